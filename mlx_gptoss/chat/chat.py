@@ -15,6 +15,7 @@ import datetime
 import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from copy import copy
+from types import EllipsisType
 from typing import Any, Self
 
 from mlx_gptoss.chat import saved
@@ -70,8 +71,11 @@ class Chat:
     "drop-oldest" the model is no longer shown its oldest turns: `forgotten` counts
     their messages, which stay in `messages`.
 
-    `effort`, `system`, `params`, `constraints` and `title` may be changed between
-    turns. `on_change(chat)` is called whenever the history has changed: after a
+    `adapter` is the name of the adapter that answers, None for the model without one;
+    left out, it is the active one of the runtime (see `Runtime.use_adapter`).
+
+    `effort`, `system`, `params`, `constraints`, `adapter` and `title` may be changed
+    between turns. `on_change(chat)` is called whenever the history has changed: after a
     question, each message group of the model, and each result; for example to save it.
     `on_progress(progress)` is called with a PromptProgress while a prompt is read: when
     a generation starts, and then after each chunk of the prompt, in the engine thread,
@@ -97,12 +101,14 @@ class Chat:
         overflow: str = ERROR,
         on_change: Callable[["Chat"], Any] | None = None,
         on_progress: OnPromptProgress | None = None,
+        adapter: str | EllipsisType | None = ...,
     ) -> None:
         runtime.tokenizer.require_harmony()
         if overflow not in OVERFLOWS:
             known = " or ".join(f"`{name}`" for name in OVERFLOWS)
             raise PromptError(f"overflow `{overflow}` is unknown: use {known}")
         self.runtime = runtime
+        self.adapter = adapter
         self.effort = effort
         self.system = system
         self.identity = identity
@@ -155,6 +161,18 @@ class Chat:
     def effort(self, effort: Effort | str) -> None:
         SystemContent(effort=effort)  # pyright: ignore[reportArgumentType] - checks it
         self._effort = effort
+
+    @property
+    def adapter(self) -> str | None:
+        """The name of the adapter that answers; None for the model without one."""
+        chosen = self._adapter
+        return self.runtime.adapter if isinstance(chosen, EllipsisType) else chosen
+
+    @adapter.setter
+    def adapter(self, adapter: str | EllipsisType | None) -> None:
+        if not isinstance(adapter, EllipsisType):
+            self.runtime.require_adapter(adapter)
+        self._adapter = adapter
 
     @property
     def tools(self) -> dict[str, Tool]:
@@ -292,6 +310,7 @@ class Chat:
                 forgotten=self.forgotten,
                 messages=tuple(self.messages),
                 waiting=tuple(self.transcript.waiting.values()),
+                adapter=self.adapter,
             )
             return saved.to_json(chat)
 
@@ -301,9 +320,12 @@ class Chat:
     ) -> Self:
         """Read the value of `to_json`, or its text; `options` are those of Chat.
 
-        They override what was saved. Raises PromptError for anything else.
+        They override what was saved. An adapter that `runtime` does not have is left
+        out. Raises PromptError for anything else.
         """
         read = saved.from_json(data)
+        if read.adapter in runtime.adapters:
+            options = {"adapter": read.adapter} | options
         made = sum(message.is_call for message in read.messages)
         calls = PendingCalls({call.id: call for call in read.waiting}, made)
         chat = cls(runtime, **(read.settings | options))

@@ -64,7 +64,7 @@ def prefill_history(chat: "Chat") -> None:
     """
     with suppress(LongPromptError):
         ids = _encode(chat.conversation, chat.runtime, complete=False)
-        chat.runtime.prepare(ids)
+        chat.runtime.prepare(ids, adapter=chat.adapter)
 
 
 def _encode(

@@ -29,8 +29,9 @@ from mlx_gptoss.chat.saved_messages import (
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.messages import Message, SystemContent
 
-FORMAT, VERSION = "mlx-gptoss chat", 2
-READABLE_VERSIONS = (1, VERSION)  # 1 does not say how turns ended
+FORMAT, VERSION = "mlx-gptoss chat", 3
+WITHOUT_ADAPTER = 2  # the version of chats without an adapter
+READABLE_VERSIONS = (1, WITHOUT_ADAPTER, VERSION)  # 1 does not say how turns ended
 ADVICE = "give the value of `Chat.to_json`"
 
 CHAT_FIELDS: Fields = {
@@ -48,11 +49,15 @@ CHAT_FIELDS: Fields = {
     "messages": (list,),
     "waiting": (list,),
 }
+ADAPTER_FIELD: Fields = {"adapter": (str,)}  # since version 3
 
 
 @dataclass(frozen=True)
 class SavedChat:
-    """The content of a saved chat. Times have a zone; `title` None was not set."""
+    """The content of a saved chat. Times have a zone; `title` None was not set.
+
+    `adapter` is the name of the adapter that answers, None if there is none.
+    """
 
     id: str
     title: str | None
@@ -65,6 +70,7 @@ class SavedChat:
     forgotten: int
     messages: tuple[Message, ...]
     waiting: tuple[Call, ...]
+    adapter: str | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -79,14 +85,16 @@ class SavedChat:
 
 def to_json(chat: SavedChat) -> dict[str, Any]:
     """Return JSON values, ready for `json.dumps`."""
+    adapter = {} if chat.adapter is None else {"adapter": chat.adapter}
     return {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSION if adapter else WITHOUT_ADAPTER,
         "id": chat.id,
         "title": chat.title,
         "created": chat.created.isoformat(),
         "updated": chat.updated.isoformat(),
         **chat.settings,
+        **adapter,
         "forgotten": chat.forgotten,
         "messages": [message_to_json(message) for message in chat.messages],
         "waiting": calls_to_json(chat.waiting, count_trailing_results(chat.messages)),
@@ -104,6 +112,7 @@ def from_json(given: Mapping[str, Any] | str) -> SavedChat:
 
 
 def _read(data: Any) -> SavedChat:
+    version: Any = None
     if isinstance(data, Mapping) and data.get("format") == FORMAT:
         version = data.get("version")
         if isinstance(version, int) and version > VERSION:
@@ -111,7 +120,9 @@ def _read(data: Any) -> SavedChat:
                 "this chat was saved by a newer mlx-gptoss (format "
                 f"{version}, this one reads {VERSION}): update it"
             )
-    fields = checked_fields(data, "it", CHAT_FIELDS)
+    adapter = ADAPTER_FIELD if version == VERSION else {}
+    known = {**CHAT_FIELDS, **adapter}
+    fields = checked_fields(data, "it", known)
     if fields["format"] != FORMAT or fields["version"] not in READABLE_VERSIONS:
         raise InvalidSavedChat(f"`format` is `{fields['format']}` {fields['version']}")
     messages = [
@@ -136,6 +147,7 @@ def _read(data: Any) -> SavedChat:
         forgotten=fields["forgotten"],
         messages=tuple(messages),
         waiting=tuple(calls),
+        adapter=fields.get("adapter"),
     )
 
 

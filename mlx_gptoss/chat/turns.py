@@ -150,6 +150,7 @@ class Turns:
             guide=self._guide,
             progress=meter,
             cancelled=self._cancelled.is_set,
+            adapter=chat.adapter,
         )
         return stream
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from mlx_gptoss import load
 from mlx_gptoss.chat import Chat
-from mlx_gptoss.errors import PromptError
+from mlx_gptoss.errors import ConfigError, PromptError
 from mlx_gptoss.harmony.messages import (
     Message,
     ResponseFormat,
@@ -17,6 +18,7 @@ from mlx_gptoss.harmony.messages import (
     system,
     user,
 )
+from tests.support.adapters import random_adapter
 from tests.support.chat_history import CALL, GREEDY, LOOK, ONE, said, start
 from tests.support.fakes import answering
 
@@ -59,6 +61,37 @@ def test_a_chat_saved_before_endings_were_is_read() -> None:
         assert again.to_json() == data | {"version": 2}
 
 
+def test_a_chat_keeps_the_name_of_its_adapter() -> None:
+    data = wrong(version=3, adapter="french")
+    with answering() as runtime:
+        again = Chat.from_json(runtime, data)  # which has no adapter
+        assert again.adapter is None
+        assert again.to_json() == {
+            key: value for key, value in data.items() if key != "adapter"
+        } | {"version": 2}
+
+    with load("demo") as runtime:
+        runtime.add_adapter(random_adapter(runtime.config, 1, "french"))
+        again = Chat.from_json(runtime, data)
+        assert again.adapter == "french"
+        assert again.to_json() == data
+        assert Chat.from_json(runtime, data, adapter=None).adapter is None
+        assert Chat.from_json(runtime, wrong()).adapter is None
+
+
+def test_a_chat_answers_with_the_active_adapter_unless_it_has_its_own() -> None:
+    with load("demo") as runtime:
+        for seed, name in enumerate(("one", "two")):
+            runtime.add_adapter(random_adapter(runtime.config, seed, name))
+        follows, fixed = start(runtime), start(runtime, adapter="two")
+        runtime.use_adapter("one")
+        assert (follows.adapter, fixed.adapter) == ("one", "two")
+        fixed.adapter = None
+        assert (fixed.adapter, fixed.branch().adapter) == (None, None)
+        with pytest.raises(ConfigError, match="no adapter `three` is loaded"):
+            fixed.adapter = "three"
+
+
 def wrong(**changes: Any) -> dict[str, Any]:
     with answering() as runtime:
         chat = start(runtime)
@@ -73,8 +106,8 @@ def wrong(**changes: Any) -> dict[str, Any]:
         ("[1]", "it is not a JSON object"),
         ("nonsense", "nor JSON"),
         (
-            wrong(version=3),
-            "by a newer mlx-gptoss .format 3, this one reads 2.: update",
+            wrong(version=4),
+            "by a newer mlx-gptoss .format 4, this one reads 3.: update",
         ),
         (wrong(format="x"), "`format` is `x` 2"),
         (wrong(colour="red"), "unknown key `colour`"),

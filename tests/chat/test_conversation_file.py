@@ -200,7 +200,7 @@ def saved_chat(*messages: m.Message, **changed: Any) -> dict[str, Any]:
 
 REFUSED_SAVED_CHATS: dict[str, dict[str, Any]] = {
     "no format": {key: value for key, value in saved_chat().items() if key != "format"},
-    "a newer version": saved_chat(version=3),
+    "a newer version": saved_chat(version=4),
     "an unknown key": saved_chat(colour="red"),
     "no messages": {
         key: value for key, value in saved_chat().items() if key != "messages"
