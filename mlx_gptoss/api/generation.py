@@ -33,6 +33,7 @@ from mlx_gptoss.harmony.messages import Message
 class PreparedPrompt:
     """A rendered prompt, its sampling, guide and parser. Good for one answer.
 
+    `adapter` is the name of the adapter that answers, None for the model without one.
     `shared` says that other answers have the same `ids`, which are then prefilled once
     for all. `conversation` is set where a next request may continue it. With
     `reports_progress`, the answer tells how the prompt is read. `unenforced` are the
@@ -47,6 +48,7 @@ class PreparedPrompt:
     shared: bool = False
     reports_progress: bool = False
     unenforced: Sequence[str] = ()
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,7 @@ class AnswerStream:
             on_step=lambda step: self._call_in_loop(self._add_step, step),
             on_end=lambda stats, error: self._call_in_loop(self._end, stats, error),
             on_progress=meter,
+            adapter=self.prompt.adapter,
         )
         if self._cancelled:  # while this thread was submitting
             self._request.cancel()

@@ -147,7 +147,8 @@ def prefill_next_prompt(answer: AnswerStream, runtime: Runtime) -> None:
         messages = [*answer.prompt.conversation, *answer.parser.messages]
         with suppress(GptOssError):  # the model may be closed by now
             runtime.prepare(
-                render_messages(messages, runtime.tokenizer, complete=False)
+                render_messages(messages, runtime.tokenizer, complete=False),
+                adapter=answer.prompt.adapter,
             )
 
 

@@ -11,6 +11,7 @@ service.py          shared by all routes: the life of one request
 routes/             one file per API; a route parses a request, runs it, sends a reply
 responses/          responses in progress and the stored ones
 models.py           models by name: loaded on demand, unloaded when idle
+adapters.py         the adapters of a folder, looked through again on demand
 guard.py            hosts, origins, API keys, body limits
 bodies.py           JSON bodies, parsed off the event loop when they are large
 content_encoding.py compressed bodies

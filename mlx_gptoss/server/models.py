@@ -4,19 +4,21 @@
     async with models.lease("demo") as runtime: ...
 
 Several models stay loaded if their memory plans fit together; otherwise the least
-recently used is unloaded once its requests have finished. Knows nothing of HTTP.
+recently used is unloaded once its requests have finished. `BASE:NAME` is the model BASE
+with its adapter NAME. Knows nothing of HTTP.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from mlx_gptoss.api.errors import draining, model_not_found
+from mlx_gptoss.api.errors import ApiError, draining, model_not_found
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.memory import Plan, format_bytes
+from mlx_gptoss.server.adapters import AdapterFolder, FollowedAdapters
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +29,28 @@ IDLE_CHECK_SECONDS = 1.0  # between checks for idle models
 class ModelSource:
     """A model that can be loaded: its public name and its loader.
 
-    `plan` returns its memory plan without loading it; None if it has none.
+    `plan` returns its memory plan without loading it; None if it has none. `adapters`
+    are the names of those it is loaded with, and `adapter_folder` has more of them.
     """
 
     name: str
     load: Callable[[], Runtime]
     plan: Callable[[], Plan] | None = None
+    adapters: Sequence[str] = ()
+    adapter_folder: AdapterFolder | None = None
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """The model that a request is answered by, and its adapter, if any."""
+
+    model: str
+    adapter: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name by which requests choose it."""
+        return self.model if self.adapter is None else f"{self.model}:{self.adapter}"
 
 
 @dataclass
@@ -45,6 +63,7 @@ class LoadedModel:
 
     source: ModelSource
     runtime: Runtime | None = None
+    followed: FollowedAdapters | None = None
     loading: "asyncio.Task[None] | None" = None
     evicting: bool = False
     waiters: "list[asyncio.Future[Runtime]]" = field(default_factory=list)
@@ -59,10 +78,29 @@ class LoadedModel:
         return self.runtime
 
     def release(self) -> None:
-        self.leases -= 1
         self.last_used = time.monotonic()
+        self.end_use()
+
+    def end_use(self) -> None:
+        self.leases -= 1
         if not self.leases:
             self.idle.set()
+
+    def start(self, runtime: Runtime) -> None:
+        """Register the runtime of the source, which has just been loaded."""
+        folder = self.source.adapter_folder
+        given = self.source.adapters
+        self.followed = None if folder is None else folder.follow(runtime, given)
+        self.runtime = runtime
+        self.idle.set()
+
+    @property
+    def adapters(self) -> Iterable[str]:
+        """The names of its adapters: the loaded ones, or those it would have."""
+        if self.runtime is not None:
+            return self.runtime.adapters
+        folder = self.source.adapter_folder
+        return [*self.source.adapters, *(folder.list() if folder else ())]
 
     @property
     def planned_bytes(self) -> int:
@@ -104,6 +142,15 @@ class Models:
         return list(self._entries)
 
     @property
+    def choices(self) -> list[ModelChoice]:
+        """All that requests may name: models, each followed by its adapters."""
+        return [
+            ModelChoice(name, adapter)
+            for name, entry in self._entries.items()
+            for adapter in (None, *sorted(entry.adapters))
+        ]
+
+    @property
     def loaded(self) -> list[str]:
         return [name for name in self._entries if self.runtime(name)]
 
@@ -118,23 +165,45 @@ class Models:
 
     def adopt(self, name: str, runtime: Runtime) -> None:
         """Register a runtime that was loaded elsewhere, as at startup."""
-        entry = self._entries[name]
-        entry.runtime = runtime
-        entry.idle.set()
+        self._entries[name].start(runtime)
         log_loaded(name, runtime)
 
-    def resolve(self, name: str | None) -> str:
-        """Return the model name to use for a request; raises ApiError (404)."""
+    def resolve(self, name: str | None) -> ModelChoice:
+        """Return the model and adapter of a request; raises ApiError (404).
+
+        What follows the last colon is an adapter only if the model has one of that
+        name: otherwise the whole is a model's name, as `gpt-oss:20b`.
+        """
         if name in self._entries:
-            return name
+            return ModelChoice(name)
+        base, colon, adapter = (name or "").rpartition(":")
+        known = base if base in self._entries else self.names[0]
+        named = colon and (known == base or self._any_model)
+        if named and adapter in self._entries[known].adapters:
+            return ModelChoice(known, adapter)
         if name is None or self._any_model:
-            return self.names[0]
-        raise model_not_found(name, self.names)
+            return ModelChoice(self.names[0])
+        raise self.not_found(name)
+
+    def not_found(self, name: str) -> ApiError:
+        """Return the error for a model or an adapter that is not there."""
+        return model_not_found(name, [choice.name for choice in self.choices])
+
+    async def refresh_adapters(self) -> None:
+        """Look through the folders of adapters of the loaded models again."""
+        for entry in self._entries.values():
+            if entry.followed is None or entry.runtime is None or entry.evicting:
+                continue
+            entry.acquire()  # it is not unloaded meanwhile, nor counts as used
+            try:
+                await asyncio.to_thread(entry.followed.refresh)
+            finally:
+                entry.end_use()
 
     @asynccontextmanager
     async def lease(self, name: str | None) -> AsyncIterator[Runtime]:
         """Load a model if needed and keep it loaded while the block runs."""
-        entry = self._entries[self.resolve(name)]
+        entry = self._entries[self.resolve(name).model]
         runtime = await self._acquire(entry)
         try:
             yield runtime
@@ -187,10 +256,10 @@ class Models:
                 if self._closed:
                     raise draining()
                 await self._make_room(entry)
-                entry.runtime = await asyncio.to_thread(entry.source.load)
+                runtime = await asyncio.to_thread(entry.source.load)
                 entry.last_used = time.monotonic()
-                entry.idle.set()
-                log_loaded(entry.source.name, entry.runtime)
+                entry.start(runtime)
+                log_loaded(entry.source.name, runtime)
                 for waiter in entry.waiters:
                     if not waiter.done():
                         waiter.set_result(entry.acquire())
@@ -225,7 +294,7 @@ class Models:
         return (await asyncio.to_thread(plan)).total_bytes if plan else None
 
     async def _unload(self, entry: LoadedModel) -> None:
-        runtime, entry.runtime = entry.runtime, None
+        runtime, entry.runtime, entry.followed = entry.runtime, None, None
         if runtime is not None:
             await asyncio.to_thread(runtime.close)
             log.info("unloaded `%s`", entry.source.name)
@@ -234,3 +303,5 @@ class Models:
 def log_loaded(name: str, runtime: Runtime) -> None:
     limit = format_bytes(runtime.cache_size.limit)
     log.info("loaded `%s`; its prompt cache may take %s", name, limit)
+    for adapter in runtime.adapters:
+        log.info("loaded its adapter `%s`", adapter)

@@ -5,7 +5,8 @@
 
 SIGTERM, SIGINT and SIGHUP (unless ignored, as under nohup) stop new requests and give
 running ones `drain_seconds` to finish. The rest are aborted with an error of their API,
-and memory is freed. A second signal skips the wait. Knows nothing of models.
+and memory is freed. A second signal skips the wait. With `on_hangup`, SIGHUP calls that
+instead, unless it means that the terminal was closed. Knows nothing of models.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -34,6 +35,9 @@ KEEP_ALIVE_SECONDS = 75
 ERROR_DELIVERY_SECONDS = 1.0  # for clients to receive the error
 POLL_SECONDS = 0.05
 GROUP_AND_OTHERS = 0o177  # umask: permissions for the owner only
+TERMINAL = "/dev/tty"
+
+OnHangup = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +67,14 @@ class ServerProcess(uvicorn.Server):
         options: ServeOptions,
         on_ready: Callable[[], None],
         drain: Drain,
+        on_hangup: OnHangup | None = None,
     ) -> None:
         super().__init__(config)
+        self._on_hangup = on_hangup
+        self._hung_up = False  # a SIGHUP that `on_tick` has not seen yet
+        self._hangup_task: asyncio.Task[None] | None = None
+        self._ignores_hangup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        self._has_terminal = has_terminal()
         self._options = options
         self._drain = drain
         self._drain_seconds = options.drain_seconds
@@ -87,17 +97,24 @@ class ServerProcess(uvicorn.Server):
             log.warning("the parent process has ended: shutting down")
             self._drain_seconds = 0
             self.should_exit = True
+        if self._hung_up and self._on_hangup is not None:
+            self._hung_up = False
+            self._hangup_task = asyncio.ensure_future(self._on_hangup())
         return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         """Handle termination signals; unlike uvicorn, do not raise them again after."""
         signals = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        if not self._ignores_hangup or self._on_hangup is not None:
             signals.append(signal.SIGHUP)
         # Foundation's Process starts a child with its signals blocked.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-        before = {one: signal.signal(one, self.handle_exit) for one in signals}
+        handlers = {signal.SIGHUP: self.handle_hangup}
+        before = {
+            one: signal.signal(one, handlers.get(one, self.handle_exit))
+            for one in signals
+        }
         try:
             yield
         finally:
@@ -109,6 +126,14 @@ class ServerProcess(uvicorn.Server):
             self._drain_seconds = 0
         self.should_exit = True
         self.exit_signal = self.exit_signal or sig
+
+    def handle_hangup(self, sig: int, frame: FrameType | None) -> None:
+        """Shut down if the terminal was closed; otherwise call `on_hangup`."""
+        closed = self._has_terminal and not has_terminal()
+        if self._on_hangup is not None and (self._ignores_hangup or not closed):
+            self._hung_up = True
+        else:
+            self.handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._drain.start()
@@ -150,12 +175,13 @@ def serve(
     options: ServeOptions,
     ready: Mapping[str, Any],
     drain: Drain,
+    on_hangup: OnHangup | None = None,
 ) -> int | None:
     """Serve until a signal or the end of the parent; return the signal.
 
     `ready` is written to the ready file, with `url` and `pid`, once the server is up;
-    the file is removed at the end. `drain` is the app's own. Raises StorageError if the
-    ready file cannot be written.
+    the file is removed at the end. `drain` is the app's own; `on_hangup` is called in
+    its event loop. Raises StorageError if the ready file cannot be written.
     """
     config = uvicorn.Config(
         app,
@@ -178,7 +204,7 @@ def serve(
             facts = {"url": url, **ready, "pid": os.getpid()}
             files.write(options.ready_file, json.dumps(facts) + "\n")
 
-    server = ServerProcess(config, options, on_ready, drain)
+    server = ServerProcess(config, options, on_ready, drain, on_hangup)
     try:
         server.run([listening])
     finally:
@@ -188,6 +214,15 @@ def serve(
     if server.startup_error is not None:
         raise server.startup_error
     return server.exit_signal
+
+
+def has_terminal() -> bool:
+    """Whether this process has a controlling terminal."""
+    try:
+        os.close(os.open(TERMINAL, os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def listen(options: ServeOptions) -> socket.socket:

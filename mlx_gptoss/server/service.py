@@ -234,10 +234,14 @@ class Service:
     ) -> Job:
         if (refusal := self.drain.refusal()) is not None:
             raise refusal
-        name = self.models.resolve(model)
+        choice = self.models.resolve(model)
         async with AsyncExitStack() as stack:
-            runtime = await stack.enter_async_context(self.models.lease(name))
-            prompts = await make(runtime)
+            leased = self.models.lease(choice.model)
+            runtime = await stack.enter_async_context(leased)
+            if choice.adapter is not None and choice.adapter not in runtime.adapters:
+                raise self.models.not_found(choice.name)
+            made = await make(runtime)
+            prompts = [replace(one, adapter=choice.adapter) for one in made]
             if self.settings.log_prompts:
                 for prompt in prompts:
                     log.info("prompt: %r", runtime.tokenizer.decode(prompt.ids))
@@ -245,7 +249,7 @@ class Service:
                 runtime, prompts, partial(self._record_turn, runtime)
             )
             stack.callback(self.drain.track(turns))
-            return Job(name, runtime, turns, stack.pop_all())
+            return Job(choice.name, runtime, turns, stack.pop_all())
         raise AssertionError("unreachable")
 
     @property

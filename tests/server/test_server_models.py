@@ -12,7 +12,7 @@ from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.memory import Plan
 from mlx_gptoss.memory.budget import Budget
-from mlx_gptoss.server.models import Models, ModelSource
+from mlx_gptoss.server.models import ModelChoice, Models, ModelSource
 from tests.support.fakes import answering
 
 GIGABYTE = 10**9
@@ -196,8 +196,8 @@ def test_any_name_may_stand_for_the_first_model() -> None:
     shelf = Shelf()
     sources = [shelf.source("a"), shelf.source("b")]
 
-    assert Models(sources).resolve(None) == "a"
-    assert Models(sources, any_model=True).resolve("gpt-4") == "a"
-    assert Models(sources, any_model=True).resolve("b") == "b"
+    assert Models(sources).resolve(None) == ModelChoice("a")
+    assert Models(sources, any_model=True).resolve("gpt-4") == ModelChoice("a")
+    assert Models(sources, any_model=True).resolve("b") == ModelChoice("b")
     with pytest.raises(ApiError, match="this server has `a`, `b`"):
         Models(sources).resolve("gpt-4")

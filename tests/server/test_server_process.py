@@ -17,11 +17,14 @@ import httpx2
 import pytest
 from click.testing import CliRunner
 
+from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.hub.local_models import DEMO_FOLDER
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.server.process import ServeOptions, listen, listening_url
+from tests.support.adapters import write_random_adapter
 from tests.support.serving import question
 
 SERVE = [sys.executable, "-m", "mlx_gptoss", "serve", "-m", "demo"]
@@ -142,6 +145,31 @@ def test_a_client_that_leaves_stops_its_answer(process: Process, stream: bool) -
     connection.sock.close()
 
     wait_until(lambda: running(process) == 0)
+
+
+def test_a_hangup_looks_through_the_adapters_again(
+    tmp_path: Path, demo_config: ModelConfig
+) -> None:
+    adapters = tmp_path / "adapters"
+    adapters.mkdir()
+    with (
+        started(tmp_path, "--adapters", str(adapters)) as process,
+        process.client() as client,
+    ):
+        asked = question("Hello!", model="demo:new", max_tokens=4)
+        assert client.post("/v1/chat/completions", json=asked).status_code == 404
+        write_random_adapter(tmp_path / "made", demo_config, 1)
+        (tmp_path / "made").rename(adapters / "new")
+        process.child.send_signal(signal.SIGHUP)
+        wait_until(lambda: "loaded the adapter `new`" in process.said())
+        reply = client.post("/v1/chat/completions", json=asked)
+        assert (reply.status_code, reply.json()["model"]) == (200, "demo:new")
+        assert process.child.poll() is None
+
+
+@pytest.fixture(scope="module")
+def demo_config() -> ModelConfig:
+    return open_checkpoint(DEMO_FOLDER).config
 
 
 def test_nothing_that_was_asked_is_in_the_log(process: Process) -> None:

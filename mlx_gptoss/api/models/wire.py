@@ -6,7 +6,10 @@ from mlx_gptoss.api.wire import ReplyModel
 
 
 class ListedModel(ReplyModel):
-    """A model; `context_length` is null until it is `loaded`."""
+    """A model; `context_length` is null until it is `loaded`.
+
+    `parent` is the model of an adapter, null for a model itself.
+    """
 
     id: str
     object: Literal["model"]
@@ -14,6 +17,7 @@ class ListedModel(ReplyModel):
     owned_by: str
     loaded: bool
     context_length: int | None
+    parent: str | None = None
 
 
 class ModelList(ReplyModel):

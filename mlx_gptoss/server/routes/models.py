@@ -4,10 +4,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from mlx_gptoss import __version__
-from mlx_gptoss.api.errors import model_not_found
 from mlx_gptoss.api.models.wire import HealthReply, ListedModel, ModelList
 from mlx_gptoss.server.guard import AUTHORIZED
-from mlx_gptoss.server.models import Models
+from mlx_gptoss.server.models import ModelChoice, Models
 from mlx_gptoss.server.routes import ERRORS
 from mlx_gptoss.server.service import Service
 
@@ -17,20 +16,23 @@ OWNER = "mlx-gptoss"
 
 @router.get("/v1/models")
 async def list_models(request: Request) -> ModelList:
-    """List the models that requests may name, loaded or not."""
+    """List the models that requests may name, loaded or not, and their adapters."""
     models = Service.of(request).models
+    await models.refresh_adapters()
     return ModelList(
-        object="list", data=[describe(models, name) for name in models.names]
+        object="list", data=[describe(models, choice) for choice in models.choices]
     )
 
 
 @router.get("/v1/models/{model:path}")
 async def retrieve_model(model: str, request: Request) -> ListedModel:
-    """Describe one model."""
+    """Describe one model, or one with an adapter."""
     models = Service.of(request).models
-    if model not in models.names:
-        raise model_not_found(model, models.names)
-    return describe(models, model)
+    await models.refresh_adapters()
+    choice = next((one for one in models.choices if one.name == model), None)
+    if choice is None:
+        raise models.not_found(model)
+    return describe(models, choice)
 
 
 @router.head("/health", include_in_schema=False)  # health checks may use HEAD
@@ -49,13 +51,14 @@ async def health(request: Request) -> HealthReply:
     )
 
 
-def describe(models: Models, name: str) -> ListedModel:
-    runtime = models.runtime(name)
+def describe(models: Models, choice: ModelChoice) -> ListedModel:
+    runtime = models.runtime(choice.model)
     return ListedModel(
-        id=name,
+        id=choice.name,
         object="model",
         created=models.created,
         owned_by=OWNER,
         loaded=runtime is not None,
         context_length=runtime.context if runtime else None,
+        parent=None if choice.adapter is None else choice.model,
     )
