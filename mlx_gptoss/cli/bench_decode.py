@@ -8,7 +8,7 @@ import click
 
 from mlx_gptoss.cli.bench_output import BenchOutput, bench_output
 from mlx_gptoss.cli.bench_tables import NOTHING
-from mlx_gptoss.cli.options import loads_model
+from mlx_gptoss.cli.options import adapter_option, loads_model
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.tables import aligned
 from mlx_gptoss.cli.terminal import note
@@ -23,6 +23,7 @@ OPERATIONS, STEPS = "decode --operations", "decode --batch"
 
 @click.command(short_help="Prefill and decode speed")
 @loads_model
+@adapter_option
 @click.option(
     "--against",
     type=click.Choice(["mlx-lm"]),
@@ -83,7 +84,8 @@ def decode(
 
     With `--against mlx-lm` stock mlx-lm reads the same folder in its own process, with
     the same dtype and BLAS; a third column is mlx-lm as shipped. Ratios above 1 say
-    that mlx_gptoss is faster.
+    that mlx_gptoss is faster. With `--adapter` the second column is the same model
+    without the adapter.
 
     `--operations` counts instead what one decode step of `--batch N` rows behind
     `--depth D` tokens computes (default: 1 row, 64 tokens): MLX's operations that are
@@ -91,6 +93,7 @@ def decode(
     of one row and of N, in milliseconds, with sampling at temperature 1.
     """
     folder = services.find(model, options)
+    services.find_adapters(options)
     if operations:
         found, table = _count(folder, options, batch or 1, guided, **measured)
         output.show(found, table, bench=OPERATIONS)

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from mlx_gptoss.cli.constraint_options import NAMES, takes_constraints
 from mlx_gptoss.cli.finish_notes import note_ending
 from mlx_gptoss.cli.input_lines import read_all
-from mlx_gptoss.cli.options import json_option, loads_model
+from mlx_gptoss.cli.options import adapter_option, json_option, loads_model
 from mlx_gptoss.cli.reading import ReadingLine
 from mlx_gptoss.cli.sampling_options import takes_sampling
 from mlx_gptoss.cli.services import Services, pass_services
@@ -38,6 +38,7 @@ HARMONY_ONLY = (
 @click.command(short_help="Answer one prompt")
 @click.argument("prompt", required=False)
 @loads_model
+@adapter_option
 @keeps_prompts
 @takes_sampling
 @takes_constraints
@@ -74,8 +75,13 @@ def generate(
     text = _prompt_text(prompt)
     if raw:
         _refuse_harmony_options()
+    from mlx_gptoss.engine.adapter_source import only_adapter
+
+    adapter = only_adapter(options.adapter_sources)
     reading = ReadingLine()
     with services.open(model, replace(options, harmony=not raw)) as runtime:
+        if adapter is not None:
+            runtime.use_adapter(adapter)
         if raw:
             from mlx_gptoss.engine.raw_text import continue_text
 

@@ -70,6 +70,14 @@ model_option = click.option(
     help="A path (./x), a Hub id (a/b) or `demo` "
     "[default: $MLX_GPTOSS_MODEL, else the model chosen with `use`, else demo]",
 )
+adapter_option = click.option(
+    "-a",
+    "--adapter",
+    "adapters",
+    metavar="[NAME=]ADAPTER[:SCALE]",
+    multiple=True,
+    help="Load an adapter (LoRA): a folder or a Hub id, times SCALE; may be repeated",
+)
 SET_BY_COMMANDS = {"harmony", "cache", "batch"}  # fields without an option of their own
 LOAD_OPTIONS = (
     click.option(

@@ -8,6 +8,7 @@ import click
 
 from mlx_gptoss.cli.options import (
     MemorySizeType,
+    adapter_option,
     collects_load_options,
     json_option,
     named_model,
@@ -95,6 +96,7 @@ MEASURED = (
     show_default=True,
     help="Rank of the adapter, for --tune",
 )
+@adapter_option
 @offline_option
 @json_option
 @collects_load_options
@@ -123,10 +125,13 @@ def plan(
     mlx-gptoss plan openai/gpt-oss-20b --device "M4 Max 64GB" --tune
     """
     from mlx_gptoss.engine.forecast import forecast
+    from mlx_gptoss.engine.planned_load import with_adapters
     from mlx_gptoss.memory import describe_device
 
     machine, budget = describe_device(device) if device else services.device()
     subject = _subject(services, named_model(model), recipe, offline=options.offline)
+    if tune and options.adapters:
+        raise click.UsageError("--tune plans a new adapter: leave out --adapter")
     if tune:
         from mlx_gptoss.cli.tune.plan import show_tune_plan
 
@@ -134,6 +139,9 @@ def plan(
             subject, options, budget, tokens=batch_tokens, rank=rank, as_json=as_json
         )
         return
+    services.find_adapters(options)
+    floats = subject.float_bytes if device else None
+    subject = with_adapters(subject, options, float_bytes=floats)
     found = forecast(subject, options, budget, machine, prompt_tokens=prompt)
     if plot is not None:
         from mlx_gptoss.diagnostics.plot import plot_forecast
@@ -205,6 +213,7 @@ def _report(found: "Forecast") -> str:
 def memory_lines(made: "Plan") -> list[str]:
     parts = {"experts": made.bytes_by_part.get("experts", 0)}
     parts["rest"] = made.weight_bytes - parts["experts"]
+    parts |= {"adapters": made.adapter_bytes} if made.adapter_bytes else {}
     parts[f"KV at {made.context:,}"] = made.kv_bytes
     parts["scratch"] = made.scratch_bytes
     parts |= {"headroom": made.headroom_bytes} if made.headroom_bytes else {}

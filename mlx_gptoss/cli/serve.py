@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlx_gptoss.cli import INTERRUPTED
-from mlx_gptoss.cli.options import takes_load_options
+from mlx_gptoss.cli.options import adapter_option, takes_load_options
 from mlx_gptoss.cli.serve_options import takes_serve_options
 from mlx_gptoss.cli.serve_setup import (
     api_key,
@@ -34,6 +34,7 @@ OWNER_ONLY = 0o077  # what is taken from others of every file that is made
 @click.command(short_help="Serve OpenAI's and Anthropic's APIs")
 @takes_serve_options
 @takes_load_options
+@adapter_option
 @keeps_prompts
 @pass_services
 def serve(
@@ -41,8 +42,11 @@ def serve(
 ) -> None:
     """Serve OpenAI's API to programs on this machine.
 
+    A request chooses an adapter by the name of the model: MODEL:ADAPTER.
+
     \b
     mlx-gptoss serve -m openai/gpt-oss-20b
+    mlx-gptoss serve -m openai/gpt-oss-20b -a french=./adapters/fr
     curl localhost:8080/v1/models
     """
     from mlx_gptoss.memory.budget import device_budget
@@ -55,7 +59,7 @@ def serve(
     batch = batch_limits(given["parallel"], given["queue"])
     options = replace(options, harmony=True, batch=batch)
     settings, place = settings_of(**given), place_of(**given)
-    sources = sources_of(models, options, services)
+    sources = sources_of(models, options, services, given["adapter_folder"])
     listening = listen(place)
     os.umask(OWNER_ONLY)
     start_log(given["log_file"])
@@ -70,7 +74,9 @@ def serve(
         served.adopt(first.name, first.load())
     ready = {"token": settings.api_key, "model": first.name}
     app = create_app(served, settings)
-    ended_by = serve(app, listening, place, ready, app.state.service.drain)
+    again = served.refresh_adapters if given["adapter_folder"] else None
+    drain = app.state.service.drain
+    ended_by = serve(app, listening, place, ready, drain, on_hangup=again)
     click.get_current_context().exit(INTERRUPTED if ended_by == signal.SIGINT else 0)
 
 

@@ -87,6 +87,14 @@ ACCESS_OPTIONS = (
     ),
 )
 ANSWER_OPTIONS = (
+    click.option(
+        "--adapters",
+        "adapter_folder",
+        metavar="DIR",
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        help="Serve each adapter in a subfolder of DIR as MODEL:SUBFOLDER; SIGHUP and "
+        "/v1/models look through it again",
+    ),
     click.option("--any-model", is_flag=True, help="Accept any model name in requests"),
     click.option(
         "--idle-unload",

@@ -8,6 +8,7 @@ import socket
 import stat
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from mlx_gptoss.engine.load_options import LoadOptions
     from mlx_gptoss.engine.runtime import Runtime
     from mlx_gptoss.engine.scheduler import BatchOptions
+    from mlx_gptoss.format.config import ModelConfig
     from mlx_gptoss.memory import Plan
+    from mlx_gptoss.server.adapters import AdapterFolder
     from mlx_gptoss.server.models import ModelSource
 
 KEY_VARIABLE = "MLX_GPTOSS_API_KEY"
@@ -77,9 +80,20 @@ class ReasoningLimit(click.ParamType):
 
 
 def sources_of(
-    models: Sequence[str], options: "LoadOptions", services: Services
+    models: Sequence[str],
+    options: "LoadOptions",
+    services: Services,
+    adapter_folder: Path | None = None,
 ) -> "list[ModelSource]":
-    """Name the models, the default first. Raises UsageError for a duplicate name."""
+    """Name the models, the default first.
+
+    Raises UsageError for a duplicate name, and for adapters of one of several models.
+    """
+    if options.adapters and len(models) > 1:
+        raise click.UsageError(
+            "--adapter is for one model: put the adapters of several into the "
+            "subfolders of one folder, and give that with --adapters"
+        )
     given = [_named(one) for one in models or [None]]
     names = [name for name, _ in given]
     for name in names:
@@ -87,7 +101,10 @@ def sources_of(
             raise click.UsageError(
                 f"two models are named `{name}`: write -m NAME=MODEL"
             )
-    return [_source(name, model, options, services) for name, model in given]
+    from mlx_gptoss.server.adapters import AdapterFolder
+
+    folder = None if adapter_folder is None else AdapterFolder(adapter_folder)
+    return [_source(name, model, options, services, folder) for name, model in given]
 
 
 def batch_limits(parallel: int | None, queue: int | None) -> "BatchOptions":
@@ -180,23 +197,46 @@ def _named(given: str | None) -> tuple[str, str]:
 
 
 def _source(
-    name: str, model: str, options: "LoadOptions", services: Services
+    name: str,
+    model: str,
+    options: "LoadOptions",
+    services: Services,
+    adapters: "AdapterFolder | None",
 ) -> "ModelSource":
     from mlx_gptoss.engine.planned_load import plan_checkpoint
     from mlx_gptoss.server.models import ModelSource
+
+    named = [source.name for source in options.adapter_sources]
 
     def plan() -> "Plan":
         from mlx_gptoss.checkpoint import open_checkpoint
 
         folder = services.fetch(model, offline=options.offline)
-        return plan_checkpoint(open_checkpoint(folder, strict=options.strict), options)
+        checkpoint = open_checkpoint(folder, strict=options.strict)
+        return plan_checkpoint(checkpoint, with_folder(checkpoint.config))
 
     def load() -> "Runtime":
+        from mlx_gptoss.checkpoint import open_checkpoint
+
         try:
-            return services.open(model, options)
+            wanted = options
+            if adapters is not None:
+                folder = services.find(model, options)
+                config = open_checkpoint(folder, strict=options.strict).config
+                wanted = with_folder(config)
+            runtime = services.open(model, wanted)
         except (
             MemoryBudgetError
         ) as error:  # clients read it, so it must not show local paths
             raise MemoryBudgetError(str(error).replace(model, name)) from error
+        if wanted.adapters:
+            runtime.use_adapter(None)  # requests choose: MODEL is the model itself
+        return runtime
 
-    return ModelSource(name, load, plan)
+    def with_folder(config: "ModelConfig") -> "LoadOptions":
+        """Add the adapters in the folder that fit the model."""
+        found = {} if adapters is None else adapters.usable(config)
+        more = [f"{key}={path}" for key, path in found.items() if key not in named]
+        return replace(options, adapters=(*options.adapters, *more))
+
+    return ModelSource(name, load, plan, named, adapters)

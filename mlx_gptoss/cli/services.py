@@ -85,8 +85,9 @@ class Services:
     hub: Hub = field(default_factory=Hub)
 
     def open(self, model: str, options: "LoadOptions") -> "Runtime":
-        """Load a model, downloading it if necessary."""
+        """Load a model with its adapters, downloading them if necessary."""
         self.find(model, options)
+        self.find_adapters(options)
         with ByteProgress(f"Loading {model}") as progress:
             return self.load(model, options=options, progress=progress)
 
@@ -96,6 +97,20 @@ class Services:
 
         fits = download_check(model, options)
         return self.fetch(model, offline=options.offline, check=fits)
+
+    def find_adapters(self, options: "LoadOptions") -> None:
+        """Download the adapters of `options` that are not on this machine."""
+        from mlx_gptoss.checkpoint.hub.adapters import resolve_adapter
+
+        for source in options.adapter_sources:
+            with DownloadProgress(source.place) as shown:
+                resolve_adapter(
+                    source.place,
+                    hub=self.hub,
+                    offline=options.offline,
+                    progress=shown,
+                    notify=shown.say,
+                )
 
     def tokenizer(self, model: str) -> "Tokenizer":
         """Open the tokenizer of a local model, without loading the model."""

@@ -17,7 +17,7 @@ import click
 from click.core import ParameterSource
 
 from mlx_gptoss.cli.constraint_options import takes_constraints
-from mlx_gptoss.cli.options import loads_model
+from mlx_gptoss.cli.options import adapter_option, loads_model
 from mlx_gptoss.cli.sampling_options import takes_sampling
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.storage_options import is_private, keeps_prompts
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Hold a conversation")
 @click.argument("prompt", required=False)
 @loads_model
+@adapter_option
 @keeps_prompts
 @takes_sampling
 @takes_constraints

@@ -45,19 +45,21 @@ def require_place(services: "Services", model: str, options: "LoadOptions") -> N
     Raises MemoryBudgetError before the network is used.
     """
     from mlx_gptoss.engine.forecast import forecast, model_from_shape
+    from mlx_gptoss.engine.planned_load import with_adapters
 
     shape = find_published_model(model)
     if shape is None or Path(model).expanduser().exists() or services.hub.cached(model):
         return
     machine, budget = services.device()
-    forecast(model_from_shape(shape, model), options, budget, machine)
+    subject = with_adapters(model_from_shape(shape, model), options)
+    forecast(subject, options, budget, machine)
 
 
 def explain(
     services: "Services", model: str, options: "LoadOptions", error: MemoryBudgetError
 ) -> str:
     """Print what is too large, its plan, and what works instead."""
-    subject = _subject(services, model)
+    subject = _subject(services, model, options)
     commands = [DEMO]
     lines = [str(error)]
     if subject is not None:
@@ -71,17 +73,21 @@ def explain(
     return "\n".join(lines)
 
 
-def _subject(services: "Services", name: str) -> PlannedModel | None:
-    """Return the model to plan: a published or a local one."""
+def _subject(
+    services: "Services", name: str, options: "LoadOptions"
+) -> PlannedModel | None:
+    """Return the model to plan, with its adapters: a published or a local one."""
     from mlx_gptoss.engine.forecast import model_from_folder, model_from_shape
+    from mlx_gptoss.engine.planned_load import with_adapters
     from mlx_gptoss.model.device import choose_dtype
 
     shape = find_published_model(name)
-    if shape is not None:
-        return model_from_shape(shape, name)
     try:
+        if shape is not None:
+            return with_adapters(model_from_shape(shape, name), options)
         folder = services.hub.resolve(name, offline=True)
-        return model_from_folder(folder, name, choose_dtype(None).size)
+        found = model_from_folder(folder, name, choose_dtype(None).size)
+        return with_adapters(found, options)
     except GptOssError:
         return None
 
@@ -142,6 +148,8 @@ def _command(model: str, options: "LoadOptions") -> str:
         words += ["--memory", str(options.memory)]
     if options.context is not None:
         words += ["--context", str(options.context)]
+    for adapter in options.adapters:
+        words += ["-a", str(adapter)]
     return shlex.join(words)
 
 

@@ -61,7 +61,7 @@ class ChatSession:
         resources: ExitStack,
     ) -> None:
         self.services = services
-        self.name = name  # of the model: a path or a Hub id
+        self.name = self.first_name = name  # of the model: a path or a Hub id
         self.options = options
         self.setup = setup
         self.given = tools
@@ -70,6 +70,7 @@ class ChatSession:
         self.store = store
         if store is not None:
             store.say = self._warn  # not in the middle of an answer
+        self.lost_adapter: str | None = None  # of a resumed chat, if not loaded
         self.attached: list[tuple[str, str]] = []  # names and texts of files
         self.stats: Statistics | None = None  # of the last answer
         self.used = 0  # tokens of the history
@@ -149,6 +150,21 @@ class ChatSession:
         """Resume a saved chat, with the current tools."""
         options = self._chat_options() | said
         self.adopt(self.services.resume_chat(self.runtime, data, **options))
+        wanted = data.get("adapter")
+        lost = wanted not in (None, self.chat.adapter) and "adapter" not in said
+        self.lost_adapter = wanted if lost else None
+
+    @property
+    def given_adapter(self) -> dict[str, Any]:
+        """The active adapter as an option of `load`: it overrides the saved one."""
+        name = self.runtime.adapter
+        return {} if name is None else {"adapter": name}
+
+    def use_adapter(self, name: str | None) -> None:
+        """Answer with another adapter from now on. Raises ConfigError."""
+        self.chat.adapter = name
+        if self.chat.messages:
+            self.save()
 
     def adopt(self, chat: "Chat") -> None:
         """Switch to another chat of this model."""
@@ -196,9 +212,11 @@ class ChatSession:
     def switch_model(self, name: str) -> None:
         """Switch to another model, or back to this one if it cannot be loaded.
 
-        The two are never in memory at the same time.
+        The two are never in memory at the same time. Adapters belong to the model that
+        they were given with.
         """
-        name, options = named_model(name), self.options
+        name, own = named_model(name), self._options_of(self.name)
+        options = self._options_of(name)
         with explaining(self.services, name, options):  # before anything is given up
             self.services.find(name, options)
         data = self.chat.to_json()
@@ -207,10 +225,14 @@ class ChatSession:
             self.runtime = self.services.open(name, options)
             self.name = name
         except BaseException:
-            self.runtime = self.services.open(self.name, options)
+            self.runtime = self.services.open(self.name, own)
             self.restore(data)
             raise
         self.restore(data)
+
+    def _options_of(self, name: str) -> "LoadOptions":
+        own = name == self.first_name
+        return self.options if own else replace(self.options, adapters=())
 
     def _new(self) -> "Chat":
         return self.services.start_chat(
@@ -273,6 +295,8 @@ def open_conversation(
         )
         with explaining(services, model, options):
             runtime = services.open(model, options)
+        if len(options.adapters) == 1:  # there is no other to choose
+            runtime.use_adapter(options.adapter_sources[0].name)
         try:
             conversation = ChatSession(
                 services,

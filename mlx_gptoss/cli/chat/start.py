@@ -110,7 +110,7 @@ def _begin(
     if not start.resume and not start.session:
         conversation.measure()
         return
-    said = conversation.setup.said
+    said = {**conversation.given_adapter, **conversation.setup.said}
     if start.session:
         conversation.load(start.session, **said)
     else:

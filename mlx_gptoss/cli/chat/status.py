@@ -12,10 +12,12 @@ BETWEEN = " · "
 
 def status_line(conversation: "ChatSession") -> str:
     """Format the current status."""
-    memory = _memory()
+    memory, adapter = _memory(), conversation.chat.adapter
     return BETWEEN.join(
         [
-            conversation.model,
+            conversation.model
+            if adapter is None
+            else f"{conversation.model}:{adapter}",
             f"{conversation.chat.effort} effort",
             context_used(conversation),
             *_speed(conversation),

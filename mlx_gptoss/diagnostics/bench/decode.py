@@ -4,7 +4,8 @@ Each engine runs in its own process, with the same BLAS and dtype. Rounds are
 interleaved (ours, theirs, ours, ...), so that a busy machine slows both, and figures
 are medians. A third column is mlx-lm as shipped (the checkpoint's dtype and MLX's own
 BLAS; one round at the first depth, because it is slow on a CPU); it is omitted if it
-would repeat the second column. Prompts are random token ids from a fixed seed, decoded
+would repeat the second column. With adapters the second column is the same model
+without them. Prompts are random token ids from a fixed seed, decoded
 greedily; stop tokens are ignored.
 """
 
@@ -21,6 +22,7 @@ from mlx_gptoss.diagnostics.bench.engines import MLX_LM, OURS, dtype_name
 from mlx_gptoss.diagnostics.bench.measured_engine import Condition, MeasuredEngine
 from mlx_gptoss.diagnostics.doctor import describe_machine
 from mlx_gptoss.diagnostics.progress import ReportProgress, ignore_progress
+from mlx_gptoss.engine.adapter_source import only_adapter
 from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.engine.planned_load import plan_checkpoint
 from mlx_gptoss.errors import GptOssError
@@ -61,6 +63,12 @@ def bench_decode(
     room = (options.context or config.max_position_embeddings) - tokens
     prompt_lengths = tuple(depths or _default_depths(room, gpu=budget.metal))
     _check(prompt_lengths, tokens=tokens, rounds=rounds, room=room, against=against)
+    if against is not None and options.adapters:
+        raise GptOssError(
+            "with adapters the model is compared to itself without them: leave out "
+            "`--against` or `--adapter`"
+        )
+    only_adapter(options.adapter_sources)  # refuses several that are meant equally
     options = replace(
         options,
         dtype=dtype_name(options.compute_dtype),
@@ -133,6 +141,9 @@ def _conditions(
     against: str | None, depths: tuple[int, ...], rounds: int, options: LoadOptions
 ) -> list[Condition]:
     ours = Condition(OURS, OURS, options, depths, rounds)
+    if options.adapters:
+        without = replace(options, adapters=())
+        return [ours, replace(ours, name=f"{OURS} without", options=without)]
     if against is None:
         return [ours]
     peer = replace(ours, name=against, engine=against)

@@ -22,6 +22,8 @@ from mlx_gptoss.diagnostics.bench.primitives import (
     EvaluationCounter,
     typical_step,
 )
+from mlx_gptoss.engine.adapter_loading import load_adapters
+from mlx_gptoss.engine.adapter_source import only_adapter
 from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.engine.planned_load import load_planned, plan_checkpoint
 from mlx_gptoss.engine.prompt_cache import CacheOptions
@@ -107,7 +109,18 @@ class OwnEngine:
         model, self._storage = thread.call(
             load_planned, checkpoint, plan, dtype=compute
         )
-        self._runtime = Runtime(model, plan=plan, storage=self._storage, thread=thread)
+        adapter = only_adapter(options.adapter_sources)
+        used = [one for one in options.adapter_sources if one.name == adapter]
+        self._runtime = Runtime(
+            model,
+            config=checkpoint.config if used else None,
+            plan=plan,
+            storage=self._storage,
+            thread=thread,
+            dtype=compute,
+        )
+        load_adapters(self._runtime, used, offline=options.offline)
+        self._runtime.use_adapter(adapter)
         self.experts = describe_placement(plan, checkpoint.config)
         self.load_s = time.perf_counter() - start
         self.package = f"mlx_gptoss {version('mlx-gptoss')}"
@@ -135,6 +148,9 @@ class OwnEngine:
             Runtime(model, config=model.config, cache=cache, batch=batch) as runtime,
             EvaluationCounter() as counter,
         ):
+            for name, adapter in self._runtime.adapters.items():
+                runtime.add_adapter(adapter)
+                runtime.use_adapter(name)
             rows = LockstepRows(runtime, prompts)
             counter.take()
             steps, _ = rows.run([greedy] * len(prompts), counter.take)

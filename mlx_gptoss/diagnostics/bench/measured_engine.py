@@ -51,8 +51,10 @@ class MeasuredEngine:
             process.close()
 
     def same_measurement_as(self, other: "MeasuredEngine") -> bool:
-        """Return whether both measure the same package, dtype and BLAS."""
+        """Return whether both measure the same package, dtype, BLAS and adapters."""
         mine, theirs = self.column, other.column
+        if self.condition.options.adapters != other.condition.options.adapters:
+            return False
         return (mine.package, mine.dtype, mine.blas) == (
             theirs.package,
             theirs.dtype,

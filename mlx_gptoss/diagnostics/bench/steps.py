@@ -26,6 +26,7 @@ from mlx_gptoss.diagnostics.bench.lockstep import (
 from mlx_gptoss.diagnostics.bench.operations import random_prompts
 from mlx_gptoss.diagnostics.doctor import describe_machine
 from mlx_gptoss.diagnostics.progress import ReportProgress, ignore_progress
+from mlx_gptoss.engine.adapter_source import only_adapter
 from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.engine.prompt_cache import CacheOptions
@@ -94,6 +95,7 @@ def bench_steps(
         cache=CacheOptions(idle=False),
         batch=BatchOptions(max_running=batch, max_waiting=batch),
     ) as runtime:
+        runtime.use_adapter(only_adapter(options.adapter_sources))
         progress(f"prefilling {batch} prompts of {depth} tokens")
         timed = [
             TimedRows(runtime, rows, depth, tokens, guided=guided)

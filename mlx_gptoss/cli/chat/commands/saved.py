@@ -105,6 +105,9 @@ def show_where(conversation: "ChatSession", interface: "ChatInterface") -> None:
         interface.replay(chat.questions[-1], last_answer(chat))
     if why := cut_reason(chat.messages):
         note(f"({describe_cause(why)}; /retry answers again)")
+    if lost := conversation.lost_adapter:
+        now = chat.adapter or "the model without an adapter"
+        note(f"(its adapter `{lost}` is not loaded: {now} answers; see --adapter)")
 
 
 def _line(chat: "ChatSummary", here: str) -> str:

@@ -80,6 +80,15 @@ def model(loop: "ChatLoop", argument: str) -> None:
         )
 
 
+def adapter(loop: "ChatLoop", argument: str) -> None:
+    """Show the adapter, switch to another, or to none."""
+    conversation = loop.conversation
+    if argument:
+        conversation.use_adapter(None if argument == OFF else argument)
+    loaded = ", ".join(conversation.runtime.adapters) or "none, see --adapter"
+    note(f"Adapter: {conversation.chat.adapter or 'none'} (loaded: {loaded})")
+
+
 def stats(loop: "ChatLoop", argument: str) -> None:
     conversation = loop.conversation
     stats = conversation.stats
@@ -117,6 +126,12 @@ def _models(conversation: "ChatSession") -> Iterator[Word]:
         yield one.name, format_bytes(one.bytes)
 
 
+def _adapters(conversation: "ChatSession") -> Iterator[Word]:
+    for name in conversation.runtime.adapters:
+        yield name, "answers from now on"
+    yield OFF, "the model without an adapter"
+
+
 def _first_line(tool: "ToolDescription") -> str:
     return clean(tool.description).strip().partition("\n")[0]
 
@@ -144,6 +159,13 @@ COMMANDS = (
     ),
     ChatCommand(
         "model", "[MODEL]", "show the model, or switch to another", model, _models
+    ),
+    ChatCommand(
+        "adapter",
+        "[NAME|off]",
+        "show the adapter, or answer with another",
+        adapter,
+        _adapters,
     ),
     ChatCommand("stats", "", "speed of the last answer", stats),
 )
