@@ -16,6 +16,7 @@ from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.layout import PACKED, matrices
 from mlx_gptoss.format.mxfp4 import FP4_VALUES, VALUES_PER_BLOCK
 from mlx_gptoss_convert.measure.matrices import MatrixReader
+from mlx_gptoss_convert.measure.verify import verify
 from mlx_gptoss_convert.merge.merge import MergeOptions, merge, prepare_merge
 from mlx_gptoss_convert.plan.merging import plan_merge
 from mlx_gptoss_convert.plan.recipe import RECIPES, affine
@@ -277,7 +278,7 @@ def test_the_result_names_model_adapter_scale_and_training(tmp_path: Path) -> No
         f"`openai/gpt-oss-20b`, with the scale 1; digest of its updates and model "
         f"`{digest}`." in card
     )
-    assert card.endswith("\n## The adapter's card\n\n### Mine\n\nOn my mail.\n")
+    assert "\n## The adapter's card\n\n### Mine\n\nOn my mail.\n" in card
     assert "merge, store as bf16" in card
 
 
@@ -307,6 +308,16 @@ def test_a_gguf_can_be_merged_into(tmp_path: Path) -> None:
         expected = exact(seen, path)
         error = np.abs(matrix(dst, path) - expected) / np.abs(expected).max()
         assert error.max() < 2**-8, path
+
+
+def test_a_merged_folder_is_verified_alone(tmp_path: Path) -> None:
+    folder, _ = source(tmp_path)
+    adapter = adapter_folder(tmp_path / "adapter", loras(ATTENTION))
+    dst = merged(folder, adapter, tmp_path / "dst")
+    report = verify(dst)
+    assert (report.faults, report.digests) == ([], len(open_checkpoint(dst).tensors))
+    with pytest.raises(ConversionError, match="leave `--against` out"):
+        verify(dst, folder)
 
 
 def test_dense_experts_do_not_go_into_a_gguf(tmp_path: Path) -> None:

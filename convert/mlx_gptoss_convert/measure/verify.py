@@ -9,6 +9,7 @@ steps. Peak memory: one expert of each side in float32.
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,7 @@ def verify(
     report = VerificationReport(notes=opened.notes)
     check_digests(made, report, progress)
     if against is not None:
+        refuse_merged(folder)
         source = open_source(against).checkpoint
         check_models_agree(source, made)
         with TensorReader() as left, TensorReader() as right:
@@ -55,7 +57,7 @@ def check_digests(
     made: Checkpoint, report: VerificationReport, progress: Progress | None
 ) -> None:
     """Read every byte; check that values are finite and digests match the journal."""
-    expected = read_digests(made.folder)
+    expected = dict(read_result(made.folder).get("tensors", {}))
     tensors = tensors_in_files(made)
     total = sum(stored.nbytes for stored in tensors.values())
     done = 0
@@ -80,14 +82,25 @@ def check_digests(
             report.faults.append(f"`{written}` is not in `{RESULT}`")
 
 
-def read_digests(folder: Path) -> dict[str, str]:
+def read_result(folder: Path) -> dict[str, Any]:
+    """Read `conversion.json`; {} for a folder that was not made here."""
     path = folder / RESULT
     if not path.is_file():
         return {}
     try:
-        return dict(json.loads(path.read_text())["tensors"])
+        found = json.loads(path.read_text())
+        return {**found, "tensors": dict(found["tensors"])}
     except (ValueError, KeyError, TypeError) as error:
         raise ConversionError(f"`{path}` is damaged: {error}") from error
+
+
+def refuse_merged(folder: Path) -> None:
+    """Raise ConversionError for a merged model, which differs from every source."""
+    if "adapter" in read_result(folder):
+        raise ConversionError(
+            f"`{folder}` has an adapter merged into it, so it is not its source any "
+            "more: leave `--against` out, its model card has what merging lost"
+        )
 
 
 def check_models_agree(source: Checkpoint, made: Checkpoint) -> None:

@@ -12,6 +12,7 @@ from mlx_gptoss.checkpoint.adapters import StoredAdapter
 from mlx_gptoss.errors import CheckpointError, ConversionError
 from mlx_gptoss_convert.measure.kl import HARMONY_TEXT, choose_texts
 from mlx_gptoss_convert.measure.merge import (
+    MEASURED,
     MergeLoss,
     add_loss_to_card,
     measure_merge,
@@ -84,7 +85,9 @@ def prepare_merge(
         keeps_dense=options.dense_experts,
         pre=options.pre,
     )
-    plan = replace(identify_merge(plan, merge), appendix=adapter_card(adapter))
+    unmeasured = "" if texts else f"\n{MEASURED}\n\nIt was not measured.\n"
+    appendix = adapter_card(adapter) + unmeasured
+    plan = replace(identify_merge(plan, merge), appendix=appendix)
     check_memory(plan, options.max_memory)
     notes = (NOT_MEASURED,) if options.measures and not runnable else ()
     return PreparedMerge(merge, plan, options, texts, notes)
