@@ -7,8 +7,6 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
 from mlx_gptoss.diagnostics.bench.primitives import VIEWS, count_primitives
@@ -17,7 +15,6 @@ from mlx_gptoss.format.config import ModelConfig, Quantization
 from mlx_gptoss.format.layout import PACKED, SPLIT, Structure
 from mlx_gptoss.model.adapters import AdapterStack, LowRank
 from mlx_gptoss.model.adapters.adapter import (
-    join_gate_up,
     target_shapes,
     updates_digest,
 )
@@ -227,34 +224,6 @@ def test_a_digest_is_that_of_the_numbers_and_the_base() -> None:
     assert digest == updates_digest({"lm_head": LowRank(a + 0, b + 0)}, "base")
     assert digest != updates_digest({"lm_head": LowRank(a, b + 1e-6)}, "base")
     assert digest != updates_digest(updates, "another")
-
-
-@given(
-    gate_rank=st.integers(0, 3),
-    up_rank=st.integers(0, 3),
-    seed=st.integers(0, 99),
-)
-@settings(max_examples=15, deadline=None)
-def test_gate_and_up_trained_apart_become_one(
-    gate_rank: int, up_rank: int, seed: int
-) -> None:
-    if gate_rank + up_rank == 0:
-        up_rank = 1
-    draw = np.random.default_rng(seed)
-
-    def half(rank: int) -> LowRank | None:
-        a, b = draw.normal(size=(3, 7, rank)), draw.normal(size=(3, rank, 5))
-        return (
-            LowRank(mx.array(a, mx.float32), mx.array(b, mx.float32)) if rank else None
-        )
-
-    gate, up = half(gate_rank), half(up_rank)
-    joined = join_gate_up(gate, up)
-    delta = np.array(joined.a @ joined.b)
-    for part, parity in ((gate, 0), (up, 1)):
-        expected = 0 if part is None else np.array(part.a @ part.b)
-        np.testing.assert_allclose(delta[..., parity::2], expected, atol=1e-5)
-    assert joined.rank == gate_rank + up_rank
 
 
 @pytest.mark.parametrize("experts", [PACKED, SPLIT])

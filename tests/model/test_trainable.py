@@ -222,6 +222,27 @@ def test_dense_experts_multiplied_one_by_one_have_the_same_gradients() -> None:
     )
 
 
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_dense_experts_multiplied_one_by_one_take_no_more_memory(
+    checkpointed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is evaluated while a gradient is traced would be kept until its end."""
+    model = build(CONFIG, dense_tensors())
+    ids = (IDS * 20)[:200]
+    source = trainable(random_updates(CONFIG, 1, ATTENTION, rank=2))
+    source.checkpointed = checkpointed
+
+    def peak(*, one_by_one: bool) -> int:
+        monkeypatch.setattr(Experts, "dequantizes", lambda *_: one_by_one)
+        mx.clear_cache()
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        gradient_of(source, model, lambda model: loss_of(model, ids))
+        return mx.get_peak_memory() - before
+
+    assert peak(one_by_one=True) < 1.1 * peak(one_by_one=False)
+
+
 def dense_tensors() -> dict[str, np.ndarray]:
     """Return the tensors with dense experts, (E, in, out)."""
     nothing = random_updates(CONFIG, 1, EXPERTS)

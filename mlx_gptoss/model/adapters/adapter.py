@@ -110,21 +110,3 @@ def updates_digest(updates: Mapping[str, LowRank], base: str = "") -> str:
             digest.update(f"\n{path} {kind} {matrix.shape}\n".encode())
             digest.update(np.ascontiguousarray(matrix.astype(mx.float32)).data)
     return digest.hexdigest()
-
-
-def join_gate_up(gate: LowRank | None, up: LowRank | None) -> LowRank:
-    """Make one update of `gate_up_proj` from those of gate and up, trained apart.
-
-    The rank is the sum of both: gate reads the first columns of `a`, up the others.
-    """
-    parts = [part for part in (gate, up) if part is not None]
-    b = []
-    for part, parity in ((gate, 0), (up, 1)):
-        if part is not None:
-            columns = [mx.zeros_like(part.b), mx.zeros_like(part.b)]
-            columns[parity] = part.b
-            b.append(mx.stack(columns, axis=-1).flatten(-2))  # even gate, odd up
-    return LowRank(
-        mx.concatenate([part.a for part in parts], axis=-1),
-        mx.concatenate(b, axis=-2),
-    )

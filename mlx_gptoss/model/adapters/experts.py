@@ -6,7 +6,7 @@ their expert; pairs of several those at `slot * E + expert`.
 Dimensions as in `model.experts`: N tokens, T experts per token, E experts, R pairs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import mlx.core as mx
@@ -18,13 +18,24 @@ from mlx_gptoss.model.adapters.stack import SlotUpdates
 
 PREFIX = "mlp.experts."
 
+Evaluate = Callable[[mx.array], np.ndarray]
+
 
 class ExpertUpdates:
-    """The updates of one layer's experts for N tokens."""
+    """The updates of one layer's experts for N tokens.
 
-    def __init__(self, modules: Mapping[str, SlotUpdates], slots: RowSlots) -> None:
+    `evaluate` returns the values of expert indices, perhaps known beforehand.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[str, SlotUpdates],
+        slots: RowSlots,
+        evaluate: Evaluate = np.array,
+    ) -> None:
         self._modules = modules
         self._slots = slots
+        self.evaluate = evaluate
 
     def pairs(self, expert_indices: mx.array) -> "PairUpdates":
         """Return those of every token's experts (N, T)."""

@@ -6,36 +6,45 @@ y = updated(self.o_proj(x), x, rows.layer(3), "self_attn.o_proj")
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import mlx.core as mx
 import numpy as np
 
 from mlx_gptoss.model.adapters.adapter import LowRank
 from mlx_gptoss.model.adapters.arrange import LM_HEAD_MODULE, TOP
-from mlx_gptoss.model.adapters.experts import ExpertUpdates
+from mlx_gptoss.model.adapters.experts import Evaluate, ExpertUpdates
 from mlx_gptoss.model.adapters.rows import RowSlots, add_updates
 from mlx_gptoss.model.adapters.stack import (
     NO_ADAPTER,
     ArrangedUpdates,
     SlotUpdates,
+    StackedUpdates,
 )
 
 Layers = Mapping[int, Mapping[str, SlotUpdates]]
 Arrays = dict[str, dict[str, mx.array]]
+Routes = dict[int, np.ndarray]  # the expert indices (N, T) by layer
 
 
 class LayerUpdates:
     """The updates of one layer for the tokens of a pass.
 
-    `tokens` and `last` have the slots of all tokens and of each row's last one.
+    `tokens` and `last` have the slots of all tokens and of each row's last one;
+    `evaluate` returns the values of expert indices.
     """
 
     def __init__(
-        self, modules: Mapping[str, SlotUpdates], tokens: RowSlots, last: RowSlots
+        self,
+        modules: Mapping[str, SlotUpdates],
+        tokens: RowSlots,
+        last: RowSlots,
+        evaluate: Evaluate = np.array,
     ) -> None:
         self._modules = modules
         self._tokens = tokens
         self._last = last
+        self._evaluate = evaluate
 
     def add(self, name: str, x: mx.array, y: mx.array) -> mx.array:
         """Add to a module's products y (..., out) of x (..., in) their updates."""
@@ -44,7 +53,7 @@ class LayerUpdates:
 
     def experts(self) -> ExpertUpdates:
         """Return the updates of the experts."""
-        return ExpertUpdates(self._modules, self._tokens)
+        return ExpertUpdates(self._modules, self._tokens, self._evaluate)
 
     def at_last_positions(self) -> "LayerUpdates":
         """Return the updates for the last token of each row."""
@@ -65,7 +74,7 @@ class LayerUpdates:
             parts: list[LowRank | None] = [None] * (self._only_slot + 1)
             parts[self._only_slot] = LowRank(**pair)
             modules[name] = SlotUpdates(tuple(parts))
-        return LayerUpdates(modules, self._tokens, self._last)
+        return LayerUpdates(modules, self._tokens, self._last, self._evaluate)
 
     @property
     def _only_slot(self) -> int:
@@ -77,25 +86,62 @@ class PassUpdates:
     """The updates of a pass whose rows are in the order of computing."""
 
     def __init__(
-        self, layers: Layers, tokens: RowSlots, last: RowSlots, *, checkpointed: bool
+        self,
+        layers: Layers,
+        tokens: RowSlots,
+        last: RowSlots,
+        *,
+        checkpointed: bool,
+        routes: Routes | None = None,
     ) -> None:
         self._layers = layers
         self._tokens = tokens
         self._last = last
+        self._routes = routes
         self.checkpointed = checkpointed
 
     def layer(self, number: int) -> LayerUpdates | None:
         """Return the updates of a layer, None if it has none."""
-        modules = self._layers.get(number)
+        modules = self._layers.get(number, {})
+        if self._routes is not None:
+            evaluate = partial(evaluated_once, self._routes, number)
+            return LayerUpdates(modules, self._tokens, self._last, evaluate)
         return LayerUpdates(modules, self._tokens, self._last) if modules else None
 
 
 class ActiveAdapters:
-    """The slots of the rows of a pass, at least one of them not 0."""
+    """The slots of the rows of a pass, at least one of them not 0.
 
-    def __init__(self, updates: ArrangedUpdates, slots: Sequence[int]) -> None:
+    `routes`, if given, are filled by the pass, or known from another one.
+    """
+
+    def __init__(
+        self,
+        updates: ArrangedUpdates,
+        slots: Sequence[int] | np.ndarray,
+        routes: Routes | None = None,
+    ) -> None:
         self._updates = updates
         self._slots = np.asarray(slots, np.uint32)
+        self._routes = routes
+
+    def with_routes(
+        self, run: Callable[["ActiveAdapters"], object]
+    ) -> "ActiveAdapters":
+        """Return these after a pass of their values alone has found every route.
+
+        What is evaluated while a gradient is being traced is kept with all that led to
+        it. Experts that are multiplied one by one need their indices evaluated, so
+        these are found beforehand, and the pass with a gradient evaluates nothing.
+        """
+        routes: Routes = {}
+        layers = {
+            layer: {name: without_gradient(update) for name, update in modules.items()}
+            for layer, modules in self._updates.layers().items()
+        }
+        values = StackedUpdates(self._updates.slots, layers)
+        run(ActiveAdapters(values, self._slots, routes))
+        return ActiveAdapters(self._updates, self._slots, routes)
 
     def for_rows(
         self, lengths: Sequence[int], order: Sequence[int] | None = None
@@ -112,7 +158,9 @@ class ActiveAdapters:
         tokens = last if last.one is not None else RowSlots(np.repeat(slots, lengths))
         layers = self._updates.layers()
         checkpointed = self._updates.checkpointed
-        return PassUpdates(layers, tokens, last, checkpointed=checkpointed)
+        return PassUpdates(
+            layers, tokens, last, checkpointed=checkpointed, routes=self._routes
+        )
 
     def add_to_logits(
         self, hidden: mx.array, y: mx.array, lengths: Sequence[int] | None
@@ -128,6 +176,23 @@ class ActiveAdapters:
         assert len(slots) == tokens, f"{len(self._slots)} slots, {hidden.shape=}"
         update = self._updates.layers().get(TOP, {}).get(LM_HEAD_MODULE)
         return y if update is None else add_updates(update, RowSlots(slots), hidden, y)
+
+
+def evaluated_once(routes: Routes, layer: int, expert_indices: mx.array) -> np.ndarray:
+    """Return the expert indices of a layer, evaluated by the first pass."""
+    if layer not in routes:
+        routes[layer] = np.array(expert_indices)
+    return routes[layer]
+
+
+def without_gradient(update: SlotUpdates) -> SlotUpdates:
+    """Return the values of an update; what `mx.stop_gradient` returns is traced."""
+    return SlotUpdates(
+        tuple(
+            part and LowRank(mx.array(np.array(part.a)), mx.array(np.array(part.b)))
+            for part in update.parts
+        )
+    )
 
 
 def activate(

@@ -99,6 +99,9 @@ class StackedUpdates:
         self._layers = layers
         for modules in layers.values():  # layer by layer: bounds what is held twice
             mx.eval([array for one in modules.values() for array in one.arrays])
+            # Lazy views could be computed only by this thread.
+            parts = (part for one in modules.values() for part in one.parts if part)
+            mx.eval([(part.a, part.b) for part in parts])
 
     def layers(self) -> Mapping[int, Mapping[str, SlotUpdates]]:
         return self._layers

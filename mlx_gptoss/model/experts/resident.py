@@ -256,10 +256,12 @@ class Experts(nn.Module):
 
         Dequantizing is exact, so only the order of summation differs from the gathered
         product. Evaluates, because group sizes are needed and only one dequantized
-        expert should be in memory. Peak: one projection in float32.
+        expert should be in memory; in training, of dense experts, only the indices.
+        Peak: one projection in float32.
         """
         N, T = expert_indices.shape
-        experts = np.array(expert_indices).ravel()
+        evaluate = np.array if updates is None else updates.evaluate
+        experts = evaluate(expert_indices).ravel()
         order = np.argsort(experts, kind="stable")
         bounds = np.searchsorted(experts[order], np.arange(self.count + 1)).tolist()
         tokens = order // T
