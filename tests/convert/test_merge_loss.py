@@ -88,7 +88,8 @@ def test_an_update_that_mxfp4_cannot_hold_is_said_to_be_lost(tmp_path: Path) -> 
     warning = loss.warning()
     assert warning is not None
     assert warning.endswith(
-        "of what the adapter does to predictions: `--experts dense` keeps its updates"
+        "of what the adapter does to predictions: `--experts dense` keeps the updates "
+        "of experts"
     )
 
 
@@ -104,6 +105,16 @@ def test_attention_loses_no_more_than_its_floats_do(tmp_path: Path) -> None:
     loss = measured(tmp_path, ATTENTION, 0.05)
     assert (loss.experts, loss.warning()) == (None, None)
     assert loss.lost < 0.01
+
+
+def test_a_recipe_that_rounds_more_than_the_adapter_changes_is_named(
+    tmp_path: Path,
+) -> None:
+    loss = measured(tmp_path, ATTENTION, 1e-4, recipe="q4")
+    warning = loss.warning()
+    assert warning is not None
+    assert warning.startswith("rounding the weights moved predictions as much as the")
+    assert warning.endswith("`--recipe lossless` rounds least")
 
 
 # The command, on the demo model.
@@ -206,10 +217,15 @@ def test_a_model_in_the_place_of_the_adapter_is_named(tmp_path: Path) -> None:
     assert "is a model, not an adapter" in result.stderr
 
 
-@pytest.mark.parametrize("adapter", ["nowhere", "nowhere:0.5", "", ":1", "a:b"])
+@pytest.mark.parametrize("adapter", ["./nowhere", "./nowhere:0.5", "", "a:b"])
 def test_an_adapter_that_is_not_there_is_named(adapter: str, tmp_path: Path) -> None:
     result = run(DEMO, adapter, tmp_path / "dst")
-    assert (result.exit_code, result.stderr) == (
-        1,
-        f"Error: `{adapter}` is no folder here: give an adapter's folder\n",
-    )
+    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+    assert result.stderr.startswith("Error: ")
+    assert not (tmp_path / "dst").exists()
+
+
+def test_an_adapter_on_the_hub_is_not_fetched_offline(tmp_path: Path) -> None:
+    result = run(DEMO, "owner/adapter-of-tests", tmp_path / "dst", "--offline")
+    assert result.exit_code == 1
+    assert "`owner/adapter-of-tests` is not on this machine" in result.stderr

@@ -92,8 +92,8 @@ def merge_command(
 ) -> None:
     """Merge the adapter ADAPTER into MODEL, as the new folder DST.
 
-    ADAPTER is a folder of PEFT, mlx-lm or Unsloth, with a factor if wanted:
-    FOLDER:0.5. What merging loses is measured against MODEL with the adapter,
+    ADAPTER is a folder of PEFT, mlx-lm or Unsloth, or a Hub id, with a factor if
+    wanted: FOLDER:0.5. What merging loses is measured against MODEL with the adapter,
     and printed. MXFP4 cannot hold small updates of experts: `--experts dense` can.
     """
     from mlx_gptoss.checkpoint.adapters import open_adapter
@@ -114,7 +114,7 @@ def merge_command(
     source = open_source(find_source(model, offline=offline), tokenizer=tokenizer)
     for line in source.notes:
         note(line)
-    folder, scale = find_adapter(adapter)
+    folder, scale = find_adapter(adapter, offline=offline)
     opened = open_adapter(folder, source.checkpoint.config, scale=scale)
     if to in ADAPTER_LAYOUTS:
         write_alone(opened, dst, layout=to, base=model)

@@ -1,6 +1,5 @@
 """Find or download the SRC that a command names."""
 
-import math
 from pathlib import Path
 
 import click
@@ -8,22 +7,24 @@ import click
 from mlx_gptoss.cli.options import folder_or_name
 
 
-def find_adapter(adapter: str) -> tuple[Path, float]:
-    """Return the folder that ADAPTER names, and its factor: FOLDER or FOLDER:FACTOR."""
-    from mlx_gptoss.errors import ConversionError
+def find_adapter(adapter: str, *, offline: bool) -> tuple[Path, float]:
+    """Return the folder of ADAPTER and its factor; download it if it is a Hub id."""
+    from mlx_gptoss.checkpoint.hub.adapters import resolve_adapter
+    from mlx_gptoss.cli.progress import DownloadProgress
+    from mlx_gptoss.cli.services import Services
+    from mlx_gptoss.engine.adapter_source import parse_adapter
 
-    place, _, factor = adapter.rpartition(":")
-    for name, scale in ((adapter, "1"), (place, factor)):
-        if name and Path(name).expanduser().exists() and is_number(scale):
-            return Path(name).expanduser(), float(scale)
-    raise ConversionError(f"`{adapter}` is no folder here: give an adapter's folder")
-
-
-def is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+    source = parse_adapter(adapter)
+    services = click.get_current_context().find_object(Services) or Services()
+    with DownloadProgress(source.place) as shown:
+        folder = resolve_adapter(
+            source.place,
+            hub=services.hub,
+            offline=offline,
+            progress=shown,
+            notify=shown.say,
+        )
+    return folder, source.scale
 
 
 def find_source(src: str, *, offline: bool) -> Path:

@@ -84,12 +84,24 @@ class MergeLoss:
         return facts
 
     def warning(self) -> str | None:
-        """Return a warning if most of what the adapter does is lost."""
+        """Return a warning if the result is far from the model with the adapter.
+
+        Either the updates of experts are lost, or the recipe rounds other weights by
+        more than the adapter changes them.
+        """
         if self.lost <= MOST_LOST:
             return None
-        advice = "" if self.experts is None else ": `--experts dense` keeps its updates"
-        lost = f"{min(self.lost, 1):.0%}"
-        return f"merging lost {lost} of what the adapter does to predictions{advice}"
+        if self.experts is not None and self.experts.relative_error > MOST_LOST:
+            lost = f"{min(self.lost, 1):.0%}"
+            return (
+                f"merging lost {lost} of what the adapter does to predictions: "
+                "`--experts dense` keeps the updates of experts"
+            )
+        return (
+            "rounding the weights moved predictions as much as the adapter does "
+            f"({self.merged.kl:.5f} against {self.base.kl:.5f} nats): `--recipe "
+            "lossless` rounds least"
+        )
 
 
 def squares(values: np.ndarray) -> float:
