@@ -6,6 +6,7 @@ y = updated(self.o_proj(x), x, rows.layer(3), "self_attn.o_proj")
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import mlx.core as mx
@@ -187,12 +188,11 @@ def evaluated_once(routes: Routes, layer: int, expert_indices: mx.array) -> np.n
 
 def without_gradient(update: SlotUpdates) -> SlotUpdates:
     """Return the values of an update; what `mx.stop_gradient` returns is traced."""
-    return SlotUpdates(
-        tuple(
-            part and LowRank(mx.array(np.array(part.a)), mx.array(np.array(part.b)))
-            for part in update.parts
-        )
-    )
+
+    def values(part: LowRank | None) -> LowRank | None:
+        return part and LowRank(mx.array(np.array(part.a)), mx.array(np.array(part.b)))
+
+    return replace(update, parts=tuple(map(values, update.parts)))
 
 
 def activate(
