@@ -165,6 +165,32 @@ def test_choices_share_a_beginning_with_their_own_adapter_only(
         assert cached == [0, len(LONG) - 1, len(LONG) - 1]
 
 
+def test_a_prompt_does_not_wait_for_the_same_one_of_another_adapter(
+    runtime: Runtime,
+) -> None:
+    order: list[str] = []
+    runtime.clear_cache()
+    release = threading.Event()
+    runtime._thread.post(release.wait)
+    asked = [
+        Submission(
+            runtime,
+            PROMPT,
+            GREEDY,
+            stop_tokens={},
+            adapter=name,
+            on_progress=lambda done, total: order.append("read"),
+            on_step=lambda step: order.append("step"),
+        )
+        for name in NAMES
+    ]
+    release.set()
+    for one in asked:
+        one.wait()
+
+    assert order[: len(NAMES)] == ["read"] * len(NAMES)  # all in the first pass
+
+
 def test_prompts_on_disk_belong_to_one_adapter(adapters: Path, tmp_path: Path) -> None:
     cache = CacheOptions(disk="1GB", folder=tmp_path)
     given = [f"one={adapters / 'one'}", f"two={adapters / 'two'}"]
