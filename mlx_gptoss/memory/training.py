@@ -25,6 +25,9 @@ COPIES_OF_LOGITS = 3  # logits, their exponentials, and their gradient
 # what a layer keeps: measured.
 LAYER_IN_PROGRESS = 0.5
 LAYER_COMPUTED_AGAIN = 0.75
+# Gathered products make the gradient of A and B of every row before adding them up;
+# an upper bound, because it depends on what is computed ahead.
+COPIES_OF_GATHERED = 2
 QUERY_BLOCK = 128  # queries attended at once on a CPU; see `model.attention`
 
 
@@ -33,7 +36,7 @@ class TrainingLoad:
     """The largest batch of a run, and what is trained on it.
 
     lengths: of the packed documents; learned: tokens learned. layers: those that need
-    a gradient. trained_values: numbers in all updates. attention, experts: whether
+    a gradient. trained_values: numbers in all updates, of this rank. attention, experts: whether
     these get updates. checkpointed: layers are computed again for their gradient.
     decoded: weights are kept in float32.
     """
@@ -42,6 +45,7 @@ class TrainingLoad:
     learned: int
     layers: int
     trained_values: int
+    rank: int
     attention: bool = True
     experts: bool = False
     checkpointed: bool = False
@@ -99,6 +103,8 @@ def plan_training(
         activations = (load.layers + 1) * boundary + round(layers * layer)
     else:
         activations = round((load.layers + LAYER_IN_PROGRESS) * layer)
+    if load.experts and not load.decoded:
+        activations += COPIES_OF_GATHERED * gathered_bytes(config, load)
     tokens = min(load.learned, logits_at_once)
     return TrainingPlan(
         weight_bytes=weight_bytes,
@@ -133,6 +139,14 @@ def layer_bytes(
     return float_bytes * (
         values + H * average_scores(config, load.lengths, metal=metal)
     )
+
+
+def gathered_bytes(config: ModelConfig, load: TrainingLoad) -> int:
+    """Bytes of one layer's gradients of A and B, for every token and expert apart."""
+    M, F = config.hidden_size, config.intermediate_size
+    sides = (M + 2 * F) + (F + M)  # inputs and outputs of both products
+    pairs = load.tokens * config.num_experts_per_tok
+    return FLOAT32_BYTES * pairs * load.rank * sides
 
 
 def average_scores(config: ModelConfig, lengths: Sequence[int], *, metal: bool) -> int:

@@ -76,9 +76,13 @@ def test_it_takes_what_was_planned(
 ) -> None:
     folder = DEMO if model == "demo" else random_model(tmp_path)
     options = TuneOptions(target=(target,), checkpointing=checkpointing, decode=decode)
-    for lengths in ((700, 300), (100,) * 6):
+    gathered = decode == "off" and target != "attention"
+    for lengths in ((300, 100), (60,) * 5):
         planned, measured = planned_and_measured(folder, options, lengths)
-        assert planned == pytest.approx(measured, rel=WITHIN), lengths
+        if gathered:  # an upper bound: see `memory.training`
+            assert 0.85 * measured < planned < 1.6 * measured
+        else:
+            assert planned == pytest.approx(measured, rel=WITHIN), lengths
 
 
 def test_it_does_on_the_demo(tmp_path: Path) -> None:

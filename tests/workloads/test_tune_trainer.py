@@ -9,6 +9,7 @@ from mlx.utils import tree_flatten
 
 from mlx_gptoss.model.gpt_oss import GptOss
 from mlx_gptoss.workloads.tune.batches import PackedTokens
+from mlx_gptoss.workloads.tune.decoded import decode_model
 from mlx_gptoss.workloads.tune.loss import batch_loss, learned_tokens
 from mlx_gptoss.workloads.tune.options import TuneOptions
 from mlx_gptoss.workloads.tune.trainer import Trainer
@@ -61,6 +62,15 @@ def test_checkpointing_changes_no_gradient() -> None:
     model = tiny_model()
     batch = [packed(*DOCUMENTS)]
     assert_same(gradient(model, batch, checkpointed=True), gradient(model, batch))
+
+
+def test_decoded_weights_change_no_gradient() -> None:
+    batch = packed(*DOCUMENTS)
+    model = tiny_model()
+    expected = gradient(model, [batch])
+    decode_model(model)
+    assert_same(gradient(model, [batch]), expected)
+    assert_same(gradient(model, [batch], checkpointed=True), expected)
 
 
 def test_logits_in_parts_change_no_gradient() -> None:

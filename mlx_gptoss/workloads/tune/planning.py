@@ -94,6 +94,7 @@ class TunePlanner:
             learned=size.learned,
             layers=config.num_hidden_layers - first_layer(config, options),
             trained_values=trained_values(config, options),
+            rank=options.rank,
             attention=ATTENTION in options.targets,
             experts=EXPERTS in options.targets,
         )

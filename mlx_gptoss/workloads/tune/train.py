@@ -86,7 +86,10 @@ def _train(
     )
     with updates.attached(model):
         trainer = Trainer(
-            model, updates, weight_decay=options.weight_decay, clip=options.clip
+            model,
+            updates,
+            weight_decay=options.weight_decay,
+            clip=options.clip,
         )
         state, saved = RunState(), prepared.saved
         if saved is not None:
