@@ -36,9 +36,9 @@ class TrainingLoad:
     """The largest batch of a run, and what is trained on it.
 
     lengths: of the packed documents; learned: tokens learned. layers: those that need
-    a gradient. trained_values: numbers in all updates, of this rank. attention, experts: whether
-    these get updates. checkpointed: layers are computed again for their gradient.
-    decoded: weights are kept in float32.
+    a gradient. trained_values: numbers in all updates, of this rank. attention,
+    experts: whether these get updates. checkpointed: layers are computed again for
+    their gradient. decoded: weights are kept in float32.
     """
 
     lengths: tuple[int, ...]
