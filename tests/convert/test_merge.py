@@ -163,6 +163,19 @@ def test_affine_experts_stay_affine(tmp_path: Path) -> None:
     }
 
 
+def test_affine_experts_become_mxfp4_in_hugging_faces_layout(tmp_path: Path) -> None:
+    folder, _ = source(tmp_path, "mlx-split-affine")
+    adapter = adapter_folder(tmp_path / "adapter", ALL)
+    dst = merged(folder, adapter, tmp_path / "dst", to="hf")
+    path = EXPERTS[0]
+    expected = matrix(folder, path) + SCALE * (ALL[path].b @ ALL[path].a)
+    error = matrix(dst, path) - expected
+    assert np.sqrt((error**2).mean() / (expected**2).mean()) < 0.12
+    some = adapter_folder(tmp_path / "some", loras(ATTENTION))
+    with pytest.raises(ConversionError, match="holds experts as MXFP4 only"):
+        merged(folder, some, tmp_path / "other", to="hf")
+
+
 def block_errors(values: np.ndarray, made: np.ndarray) -> np.ndarray:
     squares = (made.astype(np.float64) - values) ** 2
     return squares.reshape(-1, VALUES_PER_BLOCK).sum(axis=1)

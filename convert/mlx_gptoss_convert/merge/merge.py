@@ -80,7 +80,7 @@ def prepare_merge(
     merge = plan_merge(source, adapter)
     plan = plan_output(
         merge.merged,
-        merge_recipe(options.recipe, checkpoint),
+        merge_recipe(options.recipe, checkpoint, options.to),
         to=options.to,
         keeps_dense=options.dense_experts,
         pre=options.pre,

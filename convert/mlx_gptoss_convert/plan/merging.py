@@ -152,10 +152,11 @@ def merged_rows_of(
     )
 
 
-def merge_recipe(recipe: Recipe, checkpoint: Checkpoint) -> Recipe:
+def merge_recipe(recipe: Recipe, checkpoint: Checkpoint, to: str) -> Recipe:
     """Return the recipe with affine experts kept as they are packed in the source.
 
-    Otherwise updated experts become MXFP4, whatever they were.
+    Otherwise, and where `to` is not an MLX folder, updated experts become MXFP4,
+    whatever they were.
     """
     settings = {
         checkpoint.structure.quantization.get(matrix.path)
@@ -163,7 +164,9 @@ def merge_recipe(recipe: Recipe, checkpoint: Checkpoint) -> Recipe:
         if matrix.part == EXPERTS
     }
     found = settings.pop()
-    if recipe.experts or settings or found is None or found.mode != "affine":
+    if to != "mlx" or recipe.experts or settings:
+        return recipe
+    if found is None or found.mode != "affine":
         return recipe
     return replace(recipe, experts=found)
 
