@@ -240,7 +240,8 @@ def test_dense_experts_multiplied_one_by_one_take_no_more_memory(
         gradient_of(source, model, lambda model: loss_of(model, ids))
         return mx.get_peak_memory() - before
 
-    assert peak(one_by_one=True) < 1.1 * peak(one_by_one=False)
+    # Of the layer in progress a little more; all that was evaluated is 1.5 and 3.6.
+    assert peak(one_by_one=True) < 1.4 * peak(one_by_one=False)
 
 
 def dense_tensors() -> dict[str, np.ndarray]:
