@@ -18,6 +18,8 @@ from mlx_gptoss_convert.measure.texts import EvaluationText, fully_scored
 from mlx_gptoss_convert.merge.merge import merge
 from tests.convert.test_convert_kl import by_hand, log_softmax
 from tests.support.adapter_files import random_loras, write_peft
+from tests.support.conversions import Stopped, contents, stop_after
+from tests.support.gguf_conversions import write_tokenizer
 from tests.support.layout_writers import WRITERS
 from tests.support.merging import (
     ATTENTION,
@@ -115,6 +117,29 @@ def test_a_recipe_that_rounds_more_than_the_adapter_changes_is_named(
     assert warning is not None
     assert warning.startswith("rounding the weights moved predictions as much as the")
     assert warning.endswith("`--recipe lossless` rounds least")
+
+
+def test_a_merge_interrupted_while_it_is_measured_is_resumed(tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    WRITERS["hf"](folder, RAW, TENSORS)
+    write_tokenizer(folder / "tokenizer.json")
+    (tmp_path / "text").write_text("a b abc d " * 9)
+    adapter = adapter_folder(tmp_path / "adapter", loras(ATTENTION))
+    options = {"measures": True, "text": tmp_path / "text"}
+    calls: list[str] = []
+    merge(
+        prepared(folder, adapter, **options),
+        tmp_path / "whole",
+        progress=lambda done, total, what: calls.append(what),
+    )
+    assert calls[-1] == "layer 1"
+    with pytest.raises(Stopped):
+        plan = prepared(folder, adapter, **options)
+        merge(plan, tmp_path / "dst", progress=stop_after(len(calls) - 1))
+    assert not (tmp_path / "dst").exists()
+    loss = merge(prepared(folder, adapter, **options), tmp_path / "dst", resume=True)
+    assert loss is not None
+    assert contents(tmp_path / "dst") == contents(tmp_path / "whole")
 
 
 # The command, on the demo model.
