@@ -15,6 +15,7 @@ import pytest
 from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.expert_records import expert_records
 from mlx_gptoss.checkpoint.load import load_parameters
+from mlx_gptoss.model.adapters.experts import ExpertUpdates
 from mlx_gptoss.model.device import on_gpu
 from mlx_gptoss.model.experts.reader import ExpertReader, PendingReads, ReadRange
 from mlx_gptoss.model.experts.streamed import StreamedExperts
@@ -59,9 +60,14 @@ class WatchedExperts(StreamedExperts):
     events: list[tuple[str, set[int]]]
 
     def _apply_group(
-        self, x: mx.array, experts: np.ndarray, *, dequantize: bool
+        self,
+        x: mx.array,
+        experts: np.ndarray,
+        updates: ExpertUpdates | None,
+        *,
+        dequantize: bool,
     ) -> mx.array:
-        y = super()._apply_group(x, experts, dequantize=dequantize)
+        y = super()._apply_group(x, experts, updates, dequantize=dequantize)
         mx.eval(y)
         self.events.append((COMPUTED, set(experts.tolist())))
         return y

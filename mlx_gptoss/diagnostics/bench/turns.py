@@ -255,8 +255,10 @@ class ScriptedModel:
     def set_reply(self, ids: Sequence[int]) -> None:
         self._reply, self._position = ids, 0
 
-    def logits(self, hidden: mx.array) -> mx.array:
-        logits = self._model.logits(hidden)
+    def logits(
+        self, hidden: mx.array, *, adapters: Sequence[int] | None = None
+    ) -> mx.array:
+        logits = self._model.logits(hidden, adapters=adapters)
         token = self._reply[min(self._position, len(self._reply) - 1)]
         self._position += 1
         return mx.where(mx.arange(logits.shape[-1]) == token, FORCED_LOGIT, logits)
