@@ -323,11 +323,12 @@ def test_a_lower_disk_cache_shrinks_what_is_there_and_private_does_not(
 def test_chats_that_cannot_be_kept_are_a_warning(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file where the folder should be")
 
-    result = run("chat", stdin="hi\n/resume\n")
+    result = run("chat", stdin="hi\n")
 
     assert (result.exit_code, result.stdout) == (0, "Yes.\n")
     assert "this chat is not saved" in result.stderr
-    assert "could not be opened when this one began: /export" in result.stderr
+    listed = run("chat", stdin="hi\n/sessions\n")
+    assert "could not be opened when this one began: /export" in listed.stderr
     assert run("chat", "--continue", stdin="").exit_code == 1
 
 

@@ -43,6 +43,9 @@ CALLS = {
     "convert": "convert random c$$",
     "verify": "verify converted",
     "compare": "compare converted converted",
+    "merge": "merge --help",
+    "tune train": "tune train text -m demo --preview",
+    "tune report": "tune report converted",
     "plan": "plan demo",
     "probe": "probe --help",  # it takes 10 seconds
     "trace record": "trace record t$$ -m demo --tokens 4 hello",

@@ -54,12 +54,14 @@ def active(output: str) -> int:
 
 @pytest.mark.parametrize(("how", "code"), [("term", 128 + signal.SIGTERM), ("fail", 1)])
 def test_arrays_are_released_before_the_process_ends(how: str, code: int) -> None:
-    process = started(RUN, "demo", how)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    if how == "term":
-        process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=120)
+    with started(RUN, "demo", how) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        if how == "term":
+            process.send_signal(signal.SIGTERM)
+        # `communicate` would lose what came in one piece with the first line.
+        output, errors = process.stdout.read(), process.stderr.read()
     assert process.returncode == code, errors
     assert active(output) < 100_000
     assert ("a mistake" in errors) is (how == "fail")

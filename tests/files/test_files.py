@@ -242,6 +242,7 @@ WRITERS = {  # files and rooms that write without `files/`, and why
     "diagnostics/probe/disk.py": "within a scratch folder, bypassing the page cache",
     "engine/prompt_cache/file_format.py": "MLX writes the draft",
     "server/log_file.py": "lines are appended",
+    "workloads/tune/run_log.py": "lines are appended",
     "measure/speed.py": "within a scratch folder",
     "write/journal.py": "lines are appended",
     "write/writer.py": "shards are written in pieces and can be resumed",
