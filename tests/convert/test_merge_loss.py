@@ -215,7 +215,11 @@ def test_a_dry_run_lists_what_is_merged(demo_adapter: Path, tmp_path: Path) -> N
 def test_an_adapter_alone_is_written_in_another_layout(
     layout: str, demo_adapter: Path, tmp_path: Path
 ) -> None:
-    result = run(DEMO, f"{demo_adapter}:0.5", tmp_path / "dst", "--to", layout)
+    words = (DEMO, f"{demo_adapter}:0.5", tmp_path / "dst", "--to", layout)
+    dry = run(*words, "--dry-run")
+    assert "would be in" in dry.stdout
+    assert not (tmp_path / "dst").exists()
+    result = run(*words)
     assert result.exit_code == 0, result.output
     config = open_checkpoint(DEMO).config
     before = open_adapter(demo_adapter, config, scale=0.5)

@@ -100,6 +100,7 @@ def merge_command(
     from mlx_gptoss_convert.cli.progress import (
         Bar,
         JsonLines,
+        show_alone,
         show_loss,
         show_plan,
         show_result,
@@ -117,8 +118,9 @@ def merge_command(
     folder, scale = find_adapter(adapter, offline=offline)
     opened = open_adapter(folder, source.checkpoint.config, scale=scale)
     if to in ADAPTER_LAYOUTS:
-        write_alone(opened, dst, layout=to, base=model)
-        click.echo(f"{len(opened.paths)} updates in {dst}")
+        if not dry_run:
+            write_alone(opened, dst, layout=to, base=model)
+        show_alone(len(opened.paths), dst, dry_run=dry_run, as_json=as_json)
         return
     options = MergeOptions(
         recipe=chosen,

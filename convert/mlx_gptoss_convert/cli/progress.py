@@ -124,6 +124,14 @@ def show_result(plan: ConversionPlan, dst: Path, *, as_json: bool) -> None:
     click.echo(f"{format_bytes(plan.nbytes)} in {dst}")
 
 
+def show_alone(updates: int, dst: Path, *, dry_run: bool, as_json: bool) -> None:
+    """Print how many updates an adapter alone has, and where they are or would be."""
+    if as_json:
+        emit("plan" if dry_run else "done", folder=str(dst), updates=updates)
+    else:
+        click.echo(f"{updates} updates {'would be ' if dry_run else ''}in {dst}")
+
+
 def show_loss(loss: "MergeLoss", *, as_json: bool) -> None:
     """Print what merging an adapter lost, and a warning if it is most of it."""
     if as_json:

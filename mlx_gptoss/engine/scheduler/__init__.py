@@ -8,7 +8,7 @@ admission.py      admit, queue or refuse a sequence
 kv_budget.py      which sequences fit at once, by bytes of keys and values
 cache_memory.py   whether the running sequences can grow
 batch.py          what is in a forward pass, and what follows from it
-prefill_queue.py  prefill order: round-robin by chunk
+prefill_queue.py  prefill order: the prompt that ends soonest
 masks.py          sequences that wait for a token mask
 forward_pass.py   one forward pass
 sampling.py       the next tokens of a pass
