@@ -216,7 +216,7 @@ def test_an_error_of_the_model_ends_all_and_the_next_is_served() -> None:
 
 
 def test_decoding_goes_on_while_a_long_prompt_is_read() -> None:
-    """Between two steps of an answer lies one chunk of another's prompt at most."""
+    """Between two steps of an answer lies half a chunk of another's prompt at most."""
     model = noisy()
     with Runtime(model, cache=CacheOptions(idle=False)) as runtime:
         first = Submission(runtime, IDS, SamplingParams(seed=1))  # goes on for ever
@@ -229,7 +229,7 @@ def test_decoding_goes_on_while_a_long_prompt_is_read() -> None:
 
     sizes = [len(feed) for feed in model.feeds]
     chunks = [n for n, size in enumerate(sizes) if size > len(IDS)]
-    assert {sizes[n] for n in chunks} == {128, 600 % 128}
+    assert {sizes[n] for n in chunks} == {256, 600 % 256}
     assert all(sizes[n + 1] == 1 for n in chunks)
     assert len(long.steps) == 12
 
@@ -357,6 +357,28 @@ def test_short_prompts_share_a_pass(fake: Runtime) -> None:
     assert passes == [4 * 6, 4]
 
 
+def test_prompts_have_their_share_of_a_pass(fake: Runtime) -> None:
+    """Of one that decodes and three that are read, three quarters of a chunk."""
+    chunk = fake._scheduler._batch.chunk
+    busy = Submission(fake, IDS, SamplingParams(seed=1))  # goes on for ever
+    while not busy.steps:
+        busy.ended.wait(0.001)
+
+    def submit_all() -> list[Submission]:
+        prompts = [[n, *([n] * (chunk - 1))] for n in range(3)]
+        fake.model.feeds.clear()
+        return [Submission(fake, ids, GREEDY) for ids in prompts]
+
+    for one in fake.run(submit_all):
+        one.wait()
+    busy.request.cancel()
+    busy.wait()
+
+    reads = [len(feed) for feed in fake.model.feeds if len(feed) > 1]
+    assert max(reads) == chunk * 3 // 4
+    assert min(reads) < chunk // 2  # while more of them decode
+
+
 def test_a_first_token_does_not_wait_for_prompts_of_others(fake: Runtime) -> None:
     model, told = fake.model, []
 
@@ -372,7 +394,7 @@ def test_a_first_token_does_not_wait_for_prompts_of_others(fake: Runtime) -> Non
 
     chunk = fake._scheduler._batch.chunk
     assert told[0] == chunk + 1  # one pass of prompts, and its own step
-    assert told[1] == told[0] + chunk // 4 + (1 + chunk // 4)  # it rides with a chunk
+    assert told[1] == told[0] + chunk // 2 + (1 + chunk // 2)  # it rides with a chunk
 
 
 def begun(runtime: Runtime, prompts: list[list[int]]) -> list[int]:
@@ -408,7 +430,7 @@ def test_a_prompt_with_little_to_read_passes_long_ones(fake: Runtime) -> None:
     """What the prompt cache holds does not count."""
     known = [5, *([n % 10 for n in range(900)])]
     Submission(fake, known, GREEDY).wait()
-    long = [[n, *([n % 3] * 700)] for n in range(2)]
+    long = [[n, *([n % 3] * 2000)] for n in range(2)]
 
     began = begun(fake, [*long, [*known, 7, 8, 9], [8, 8, 8, 8]])
     assert sorted(began[:2]) == [2, 3]

@@ -23,7 +23,7 @@ from mlx_gptoss.engine.scheduler.sampling import ErrorScope, sample
 from mlx_gptoss.engine.scheduler.statistics import BatchCounters
 from mlx_gptoss.engine.sequence import DECODE, PREFILL, Sequence
 
-BUSY_CHUNK_DIVISOR = 4  # passes have 4 times fewer prompt tokens while others decode
+BUSY_CHUNK_DIVISOR = 4  # of a full chunk's tokens, a pass has at least a quarter
 MIN_CHUNK = 32  # tokens
 
 
@@ -109,10 +109,17 @@ class Batch:
                     self._prefill_queue.remove(sequence)
 
     def _prompt_budget(self, running: list[Sequence]) -> int:
-        """The most prompt tokens of a pass."""
-        if any(sequence.state == DECODE for sequence in running):
-            return max(MIN_CHUNK, self.chunk // BUSY_CHUNK_DIVISOR)
-        return self.chunk
+        """The most prompt tokens of a pass: the share of the prompts in all sequences.
+
+        So most of a pass reads while many wait to be read and few decode, and the
+        other way round; at least a quarter of a full chunk.
+        """
+        reading = sum(1 for _ in self._prefill_queue)
+        decoding = sum(sequence.state == DECODE for sequence in running)
+        if not decoding:
+            return self.chunk
+        share = self.chunk * reading // (reading + decoding)
+        return max(MIN_CHUNK, self.chunk // BUSY_CHUNK_DIVISOR, share)
 
     def _attach_cache(self, sequence: Sequence) -> None:
         """Lease the cache with the longest known prefix; start or resume there."""
