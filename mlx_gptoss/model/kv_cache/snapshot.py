@@ -5,6 +5,7 @@ Holds arrays; the caches themselves make and restore them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import mlx.core as mx
 
@@ -27,7 +28,7 @@ class Segment:
     def arrays(self) -> list[mx.array]:
         return [x for pair in self.layers for x in pair]
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         return sum(x.nbytes for x in self.arrays)
 
@@ -62,7 +63,7 @@ class Snapshot:
     offset: int
     windows: tuple[LayerState, ...]
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         return sum(x.nbytes for x in self.arrays)
 
