@@ -6,7 +6,9 @@
 from dataclasses import dataclass
 from functools import cache
 
-from mlx_gptoss.model.blas_library import preload_once
+import numpy  # noqa: F401 - its OpenBLAS reads what `restore_spin` takes back
+
+from mlx_gptoss.model.blas_library import preload_once, restore_spin
 
 
 @dataclass(frozen=True)
@@ -33,4 +35,6 @@ def preload_blas() -> BlasStatus:
 
     Runs once per process; later calls return the first result.
     """
-    return BlasStatus(*preload_once())
+    status = BlasStatus(*preload_once())
+    restore_spin()
+    return status

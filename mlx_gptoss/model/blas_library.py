@@ -28,15 +28,34 @@ SPIN_VARIABLE = "OPENBLAS_THREAD_TIMEOUT"  # log2 of cycles; read at load
 MIN_SPIN = "4"
 
 
+class _Spin:
+    """Whether this process set SPIN_VARIABLE, for its own libraries only."""
+
+    lent = False
+
+
 @cache
 def preload_once() -> tuple[str, str, int | None]:
     """Load the library for this process; later calls return the first result."""
+    if sys.platform == "linux" and SPIN_VARIABLE not in os.environ:
+        os.environ[SPIN_VARIABLE] = MIN_SPIN
+        _Spin.lent = True
     return preload(
         platform=sys.platform,
         switch=os.environ.get(BLAS_VARIABLE, ""),
         mlx_imported="mlx.core" in sys.modules,
         library=LIBRARY,
     )
+
+
+def restore_spin() -> None:
+    """Let programs that are started from here decide anew how long threads spin.
+
+    Called when numpy, whose own OpenBLAS reads the variable too, has been imported.
+    """
+    if _Spin.lent:
+        os.environ.pop(SPIN_VARIABLE, None)
+        _Spin.lent = False
 
 
 def preload(
@@ -77,13 +96,7 @@ def preload(
 
 
 def _load(library: str) -> ctypes.CDLL:
-    if SPIN_VARIABLE in os.environ:
-        return ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
-    os.environ[SPIN_VARIABLE] = MIN_SPIN
-    try:
-        return ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
-    finally:
-        del os.environ[SPIN_VARIABLE]
+    return ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
 
 
 def _has_cblas(library: ctypes.CDLL) -> bool:
