@@ -55,9 +55,9 @@ class Costs:
     dense, affine8, affine4: a linear layer, by its weights and rows.
     experts: one MXFP4 expert with its activation, by the weights of its three matrices
         and the rows that chose it.
-    dequantized: the same where they are dequantized one by one, on a CPU with a fast
-        BLAS: from `dequantize_rows` rows for each of the layer's experts and
-        `dequantize_products` multiplications on; None where that is never done.
+    dequantized: the same where they are decoded one by one, on a CPU: from
+        `dequantize_rows` rows for each of the layer's experts and `dequantize_products`
+        multiplications on; None where that is never done.
     experts_call: what a call of the experts costs however few they are.
     key: a cached key and its value, seen by one query head in a decode step.
     score: the same in prefill, per query.

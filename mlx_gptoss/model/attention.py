@@ -12,7 +12,8 @@ from functools import partial
 
 import mlx.core as mx
 
-from mlx_gptoss.model.device import second_stream, use_gpu_paths
+from mlx_gptoss.model.device import second_stream, use_gpu_paths, use_host_paths
+from mlx_gptoss.model.host_attention import MIN_SCORES, attend_on_host
 
 # Queries attended at once on a CPU. Keys after a block are never multiplied, and the
 # scores of one block fit the processor's cache.
@@ -78,10 +79,17 @@ def attend(
     sinks: mx.array,
     window: int | None,
     masks: Masks,
+    lazy: bool = False,
 ) -> mx.array:
-    """Attend q (B, H, L, D) to k, v (B, Hk, S, D); sinks (H,) -> (B, H, L, D)."""
-    L, S = q.shape[2], k.shape[2]
+    """Attend q (B, H, L, D) to k, v (B, Hk, S, D); sinks (H,) -> (B, H, L, D).
+
+    Evaluates many scores on a CPU at once, in numpy, unless it shall be `lazy`, as a
+    gradient needs it.
+    """
+    (B, H, L, _), S = q.shape, k.shape[2]
     keys = S if window is None else min(S, window)
+    if not lazy and use_host_paths(q.dtype) and B * H * L * keys >= MIN_SCORES:
+        return attend_on_host(q, k, v, scale=scale, sinks=sinks, window=window)
     least = TWO_STREAMS_MIN_DECODED if L == 1 else TWO_STREAMS_MIN_PRODUCTS
     run = partial(attend_in_blocks, scale=scale, window=window, masks=masks)
     return attend_heads(run, q, k, v, sinks, keys=keys, least=least)

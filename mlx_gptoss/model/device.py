@@ -18,9 +18,10 @@ COMPUTE_DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
 
 
 class _Override:
-    """Set by `forced_gpu_paths`, for all threads: an engine computes in its own."""
+    """Set for all threads: an engine computes in its own."""
 
     forced = False
+    lazy = False
 
 
 def on_gpu() -> bool:
@@ -41,6 +42,24 @@ def forced_gpu_paths() -> Iterator[None]:
         yield
     finally:
         _Override.forced = before
+
+
+def use_host_paths(dtype: mx.Dtype) -> bool:
+    """Return whether numpy may compute in MLX's place, which evaluates on the way.
+
+    On a CPU only, and in float32: numpy has no bfloat16.
+    """
+    return dtype == mx.float32 and not (use_gpu_paths() or _Override.lazy)
+
+
+@contextmanager
+def lazy_paths() -> Iterator[None]:
+    """Compute with MLX alone in every thread, as a GPU does: to count its work."""
+    before, _Override.lazy = _Override.lazy, True
+    try:
+        yield
+    finally:
+        _Override.lazy = before
 
 
 def choose_dtype(name: str | None) -> mx.Dtype:

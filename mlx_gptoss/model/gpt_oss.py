@@ -129,6 +129,7 @@ class Attention(nn.Module):
             sinks=self.sinks,
             window=self.window,
             masks=masks,
+            lazy=self.training,
         )
 
     def attend_spans(self, q: mx.array, group: Spans, masks: Masks) -> mx.array:
@@ -367,7 +368,9 @@ class GptOss(nn.Module):
         rows = tokens * self.config.num_experts_per_tok
         dtype = self.model.norm.weight.dtype
         experts = (block.mlp.experts for block in self.model.layers)
-        return self.training and any(each.dequantizes(rows, dtype) for each in experts)
+        return self.training and any(
+            each.runs_one_by_one(rows, dtype, updated=True) for each in experts
+        )
 
     def logits(
         self,

@@ -174,7 +174,7 @@ def test_layers_computed_again_have_the_same_gradients(
 ) -> None:
     model = build(CONFIG, dense_tensors() if one_by_one else TENSORS)
     if one_by_one:  # as with an optimized BLAS and many rows
-        monkeypatch.setattr(Experts, "dequantizes", lambda *_: True)
+        monkeypatch.setattr(Experts, "runs_one_by_one", lambda *_, **__: True)
     updates = random_updates(CONFIG, 1, rank=2)
     plain = gradient_of(trainable(updates), model)
     again = gradient_of(trainable(updates, checkpointed=True), model)
@@ -233,7 +233,7 @@ def test_dense_experts_multiplied_one_by_one_take_no_more_memory(
     source.checkpointed = checkpointed
 
     def peak(*, one_by_one: bool) -> int:
-        monkeypatch.setattr(Experts, "dequantizes", lambda *_: one_by_one)
+        monkeypatch.setattr(Experts, "runs_one_by_one", lambda *_, **__: one_by_one)
         mx.clear_cache()
         before = mx.get_active_memory()
         mx.reset_peak_memory()

@@ -33,6 +33,7 @@ from mlx_gptoss.engine.scheduler import BatchOptions
 from mlx_gptoss.engine.thread import EngineThread
 from mlx_gptoss.memory import describe_placement, require_fit
 from mlx_gptoss.memory.plan import RESIDENT
+from mlx_gptoss.model.device import lazy_paths
 
 OURS, MLX_LM = "mlx_gptoss", "mlx-lm"
 COUNTED_TOKENS = 7  # decoded to count the typical step
@@ -145,6 +146,7 @@ class OwnEngine:
         greedy = SamplingParams(max_tokens=COUNTED_TOKENS, temperature=0)
         model = self._runtime.model
         with (
+            lazy_paths(),  # what numpy computes is not counted
             Runtime(model, config=model.config, cache=cache, batch=batch) as runtime,
             EvaluationCounter() as counter,
         ):

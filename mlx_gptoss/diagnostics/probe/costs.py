@@ -40,8 +40,10 @@ from mlx_gptoss.memory.step_time import (
     row_values,
 )
 from mlx_gptoss.model.device import choose_dtype
-from mlx_gptoss.model.experts.resident import DEQUANTIZE_MIN_PRODUCTS
-from mlx_gptoss.model.linear import DEQUANTIZE_MIN_ROWS
+from mlx_gptoss.model.experts.resident import (
+    ONE_BY_ONE_MIN_PRODUCTS,
+    ONE_BY_ONE_MIN_ROWS,
+)
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,8 @@ def _make_costs(
         affine4=make_table(products, "affine4"),
         experts=experts,
         dequantized=dequantized,
-        dequantize_rows=DEQUANTIZE_MIN_ROWS,
-        dequantize_products=DEQUANTIZE_MIN_PRODUCTS,
+        dequantize_rows=ONE_BY_ONE_MIN_ROWS,
+        dequantize_products=ONE_BY_ONE_MIN_PRODUCTS,
         experts_call=experts_call,
         key=max(0.0, many.median - few.median) / (keys - few_keys),
         score=scored.median / pairs,

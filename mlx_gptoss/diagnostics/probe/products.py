@@ -42,7 +42,8 @@ HIDDEN_SIZES = {  # of the timed layers
     "experts": (64, 192, 768, LARGEST),
 }
 ROWS = (1, 8, 64, 512)
-# A CPU with a fast BLAS dequantizes from 8 rows on: experts only if that saves enough.
+# A CPU decodes experts one by one from 8 rows on if that saves enough, and with a fast
+# BLAS it dequantizes linear layers.
 FEW_ROWS, MANY_ROWS = (1, DEQUANTIZE_MIN_ROWS - 1), (DEQUANTIZE_MIN_ROWS, 64, 512)
 ROWS_DEQUANTIZED = FEW_ROWS + MANY_ROWS
 EXPERTS = 2  # of a timed layer, both chosen by every row
@@ -89,16 +90,16 @@ def prepare_products(clock: Clock, *, largest: int) -> Iterator[TimedProduct]:
                 continue
             copied, size = _expert_layers(M), 3 * M * M
             gathered = [_choose_all(x) for x in copied]
-            few = FEW_ROWS if dequantizes() else ROWS
+            few = ROWS if on_gpu() else FEW_ROWS
             yield from _prepare(table, size, gathered, few, M, clock, EXPERTS)
-            if dequantizes():
+            if not on_gpu():
                 one = [_choose_all(copied[0].apply_one_by_one)]
                 rows = MANY_ROWS
                 yield from _prepare("dequantized", size, one, rows, M, clock, EXPERTS)
 
 
 def dequantizes() -> bool:
-    """Return whether models dequantize here before they multiply many rows."""
+    """Return whether linear layers dequantize here before they multiply many rows."""
     return preload_blas().optimized and not on_gpu()
 
 
@@ -125,7 +126,7 @@ def make_expert_tables(
         size: [(rows, max(0.0, seconds - call)) for rows, seconds in found]
         for size, found in timed.items()
     }
-    dequantized = make_table(products, "dequantized") if dequantizes() else None
+    dequantized = None if on_gpu() else make_table(products, "dequantized")
     return CostTable(gathered), dequantized, EXPERTS * call
 
 

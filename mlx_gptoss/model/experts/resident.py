@@ -10,6 +10,7 @@ E experts, M hidden size, F intermediate size, R = N * T rows.
 """
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import mlx.core as mx
@@ -24,10 +25,11 @@ from mlx_gptoss.model.adapters.experts import (
     OneExpertUpdates,
     PairUpdates,
 )
-from mlx_gptoss.model.device import second_stream, use_gpu_paths
+from mlx_gptoss.model.device import second_stream, use_gpu_paths, use_host_paths
+from mlx_gptoss.model.experts import host
+from mlx_gptoss.model.experts.host import SWISH_SLOPE
 from mlx_gptoss.model.linear import DEQUANTIZE_MIN_ROWS, should_dequantize
 
-SWISH_SLOPE = 1.702
 WORD_BITS = 32
 
 # From this many rows on, sort them by expert: a GPU's gathered kernels then read each
@@ -38,8 +40,11 @@ SORT_MIN_ROWS = 64
 # the experts run on a second stream; the handover costs about 0.1 ms.
 TWO_STREAMS_MIN_PRODUCTS = 2_000_000
 
-# Dequantizing expert by expert waits about 0.2 ms for each; with fewer multiplications
-# than this the scalar loops are faster.
+# Experts are decoded one by one for this many rows of each, on average, and this many
+# multiplications; for fewer the scalar loops are faster.
+ONE_BY_ONE_MIN_ROWS = 8
+ONE_BY_ONE_MIN_PRODUCTS = 3_000_000
+# The same where MLX multiplies, which waits about 0.2 ms for each expert.
 DEQUANTIZE_MIN_PRODUCTS = 6_000_000
 
 
@@ -106,6 +111,22 @@ class Projection(nn.Module):
             return self(x[:, None], mx.full(len(x), expert_index, mx.uint32)).squeeze(1)
         return mx.addmm(self.bias[expert_index], x, self.dequantize(expert_index))
 
+    def multiply_on_host(self, x: np.ndarray, expert_index: int) -> np.ndarray:
+        """Multiply x (rows, in) float32 by one matrix in numpy -> (rows, out)."""
+        y = x @ self.host_matrix(expert_index)
+        y += np.asarray(self.bias.astype(mx.float32))[expert_index]
+        return y
+
+    def host_matrix(self, expert: int) -> np.ndarray:
+        """Return one matrix, float32 (in, out); of dense ones a view if it can be."""
+        if self.quantization is None or self.quantization.mode != "mxfp4":
+            return np.asarray(self.dequantize(expert).astype(mx.float32))
+        index = self.stack_index(expert)
+        scales = np.asarray(self.scales)[index]
+        blocks = np.asarray(self.weight)[index].view(np.uint8)
+        blocks = blocks.reshape(*scales.shape, mxfp4.BYTES_PER_BLOCK)
+        return mxfp4.decode(blocks, scales).T
+
     def dequantize(self, expert: int) -> mx.array:
         """Dequantize one matrix to float32 (in, out)."""
         index = self.stack_index(expert)
@@ -114,10 +135,7 @@ class Projection(nn.Module):
             return self.weight[one].squeeze(0)
         if self.quantization.mode == "mxfp4":
             # numpy's table lookup is five times faster than `mx.dequantize`.
-            scales = np.asarray(self.scales)[index]
-            blocks = np.asarray(self.weight)[index].view(np.uint8)
-            blocks = blocks.reshape(*scales.shape, mxfp4.BYTES_PER_BLOCK)
-            return mx.array(mxfp4.decode(blocks, scales)).T
+            return mx.array(self.host_matrix(expert).T).T
         weight = mx.dequantize(
             self.weight[one],
             self.scales[one],
@@ -186,7 +204,7 @@ class Experts(nn.Module):
     ) -> mx.array:
         """Run each token through its experts, the fastest way: -> (N, T, M)."""
         rows = expert_indices.size
-        if self.dequantizes(rows, x.dtype):
+        if self.runs_one_by_one(rows, x.dtype, updated=updates is not None):
             return self.apply_one_by_one(x, expert_indices, updates)
         pairs = updates and updates.pairs(expert_indices)
         if use_gpu_paths() and rows >= SORT_MIN_ROWS:
@@ -195,17 +213,24 @@ class Experts(nn.Module):
             return self.apply_on_two_streams(x, expert_indices, pairs)
         return self.apply_gathered(x, expert_indices, pairs)
 
-    def dequantizes(self, rows: int, dtype: mx.Dtype) -> bool:
-        """Return whether to dequantize expert by expert: in prefill on a CPU.
+    def runs_one_by_one(
+        self, rows: int, dtype: mx.Dtype, *, updated: bool = False
+    ) -> bool:
+        """Return whether to decode expert by expert: for many rows on a CPU.
 
-        In training only dense experts are multiplied one by one: what numpy decodes
-        has no gradient, and would be kept for every layer.
+        With updates of adapters, and in training, MLX multiplies, which pays only with
+        a fast BLAS. In training only dense experts are multiplied one by one: what
+        numpy decodes has no gradient, and would be kept for every layer.
         """
-        many = rows * self.products >= DEQUANTIZE_MIN_PRODUCTS
+        each, products = rows // self.count, rows * self.products
+        if not (updated or self.training):
+            enough = each >= ONE_BY_ONE_MIN_ROWS and products >= ONE_BY_ONE_MIN_PRODUCTS
+            return enough and use_host_paths(dtype)
         able = not self.training or all(
             projection.quantization is None for projection in self.projections.values()
         )
-        return many and able and should_dequantize(rows // self.count, dtype)
+        enough = products >= DEQUANTIZE_MIN_PRODUCTS
+        return enough and able and should_dequantize(each, dtype)
 
     def apply_gathered(
         self, x: mx.array, expert_indices: mx.array, updates: PairUpdates | None = None
@@ -252,12 +277,12 @@ class Experts(nn.Module):
         expert_indices: mx.array,
         updates: ExpertUpdates | None = None,
     ) -> mx.array:
-        """Dequantize one expert at a time and multiply with the BLAS: -> (N, T, M).
+        """Decode one expert at a time and multiply with a BLAS: -> (N, T, M).
 
-        Dequantizing is exact, so only the order of summation differs from the gathered
-        product. Evaluates, because group sizes are needed and only one dequantized
-        expert should be in memory; in training, of dense experts, only the indices.
-        Peak: one projection in float32.
+        Decoding is exact, so only the order of summation differs from the gathered
+        product. Evaluates, because group sizes are needed and only one decoded expert
+        should be in memory; in training, of dense experts, only the indices. Peak: one
+        projection in float32.
         """
         N, T = expert_indices.shape
         evaluate = np.array if updates is None else updates.evaluate
@@ -265,16 +290,34 @@ class Experts(nn.Module):
         order = np.argsort(experts, kind="stable")
         bounds = np.searchsorted(experts[order], np.arange(self.count + 1)).tolist()
         tokens = order // T
+        chosen = [
+            (expert, slice(*part))
+            for expert, part in enumerate(pairwise(bounds))
+            if part[0] < part[1]
+        ]
+        if updates is None and not self.training:
+            values = np.asarray(x)
+            y = np.empty((N * T, values.shape[1]), np.float32)
+            for expert, part in chosen:
+                y[order[part]] = self.apply_on_host(values[tokens[part]], expert)
+            return mx.array(y.reshape(N, T, -1))
         rows = x[mx.array(tokens)]  # (R, M)
         parts = []
-        for expert, (start, end) in enumerate(pairwise(bounds)):
-            if start < end:
-                own = updates and updates.one_expert(expert, tokens[start:end])
-                parts.append(self.apply_one(rows[start:end], expert, own))
-                if not self.training:
-                    mx.eval(parts[-1])
+        for expert, part in chosen:
+            own = updates and updates.one_expert(expert, tokens[part])
+            parts.append(self.apply_one(rows[part], expert, own))
+            if not self.training:
+                mx.eval(parts[-1])
         inverse = np.argsort(order)
         return mx.concatenate(parts)[mx.array(inverse)].reshape(N, T, -1)
+
+    def apply_on_host(self, x: np.ndarray, expert: int) -> np.ndarray:
+        """Run x (rows, M) float32 through one expert in numpy -> (rows, M)."""
+        multiply = {
+            name: partial(projection.multiply_on_host, expert_index=expert)
+            for name, projection in self.projections.items()
+        }
+        return host.feed_forward(x, multiply, self.limit)
 
     def apply_one(
         self, x: mx.array, expert: int, updates: OneExpertUpdates | None = None

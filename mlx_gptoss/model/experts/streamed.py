@@ -217,7 +217,9 @@ class StreamedExperts(Experts):
         tokens, ordered = order // T, experts[order]  # (R,)
         rows = x[mx.array(tokens)]  # (R, M)
         ends = np.cumsum([np.isin(ordered, group).sum() for group in groups])
-        dequantize = self.dequantizes(experts.size, x.dtype)
+        one_by_one = self.runs_one_by_one(
+            experts.size, x.dtype, updated=updates is not None
+        )
         parts: list[mx.array] = []
         waited = 0.0
         later = set(ordered.tolist())  # not computed yet: must not be evicted
@@ -233,7 +235,7 @@ class StreamedExperts(Experts):
                     rows[start:end],
                     ordered[start:end],
                     updates and updates.of(tokens[start:end]),
-                    dequantize=dequantize,
+                    one_by_one=one_by_one,
                 )
                 mx.eval(y)
             except BaseException:
@@ -269,15 +271,19 @@ class StreamedExperts(Experts):
         experts: np.ndarray,
         updates: ExpertUpdates | None,
         *,
-        dequantize: bool,
+        one_by_one: bool,
     ) -> mx.array:
         """Apply experts (R,), sorted, to the rows of x (R, M) -> (R, M)."""
-        if dequantize:  # like `apply_one_by_one`, so that the sums are bit-equal
+        if one_by_one:  # like `apply_one_by_one`, so that the sums are bit-equal
             cuts = np.flatnonzero(np.diff(experts)) + 1
             bounds = [0, *cuts.tolist(), len(experts)]
             parts = []
             for start, end in pairwise(bounds):
                 expert = int(experts[start])
+                if updates is None:
+                    values = np.asarray(x[start:end])
+                    parts.append(mx.array(self.apply_on_host(values, expert)))
+                    continue
                 own = updates and updates.one_expert(expert, np.arange(start, end))
                 parts.append(self.apply_one(x[start:end], expert, own))
                 mx.eval(parts[-1])
