@@ -6,9 +6,11 @@
 from dataclasses import dataclass
 from functools import cache
 
-import numpy  # noqa: F401 - its OpenBLAS reads what `restore_spin` takes back
+import numpy  # noqa: F401 - its own OpenBLAS reads what is taken back below
 
 from mlx_gptoss.model.blas_library import preload_once, restore_spin
+
+restore_spin()
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,4 @@ def preload_blas() -> BlasStatus:
 
     Runs once per process; later calls return the first result.
     """
-    status = BlasStatus(*preload_once())
-    restore_spin()
-    return status
+    return BlasStatus(*preload_once())

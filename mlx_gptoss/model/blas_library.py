@@ -51,7 +51,7 @@ def preload_once() -> tuple[str, str, int | None]:
 def restore_spin() -> None:
     """Let programs that are started from here decide anew how long threads spin.
 
-    Called when numpy, whose own OpenBLAS reads the variable too, has been imported.
+    For when numpy, whose own OpenBLAS reads the variable too, has been imported.
     """
     if _Spin.lent:
         os.environ.pop(SPIN_VARIABLE, None)
