@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
+from mlx_gptoss.cli.given import is_given
 from mlx_gptoss.cli.options import json_option
 from mlx_gptoss.cli.tables import aligned
 from mlx_gptoss.cli.terminal import note
@@ -125,8 +125,7 @@ def _command(context: click.Context) -> str:
     words = [PROGRAM, *context.command_path.split()[1:]]
     for option in context.command.params:
         name = str(option.name)
-        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if not given or name in (*OUTPUT_OPTIONS, *SECRETS):
+        if not is_given(name) or name in (*OUTPUT_OPTIONS, *SECRETS):
             continue
         value = context.params[name]
         for one in value if isinstance(value, tuple) else [value]:

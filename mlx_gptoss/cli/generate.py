@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from mlx_gptoss.cli.constraint_options import NAMES, takes_constraints
 from mlx_gptoss.cli.finish_notes import note_ending
+from mlx_gptoss.cli.given import refuse_given
 from mlx_gptoss.cli.input_lines import read_all
 from mlx_gptoss.cli.options import adapter_option, json_option, loads_model
 from mlx_gptoss.cli.reading import ReadingLine
@@ -74,7 +74,7 @@ def generate(
     """
     text = _prompt_text(prompt)
     if raw:
-        _refuse_harmony_options()
+        refuse_given(HARMONY_ONLY, "needs Harmony: leave out --raw")
     from mlx_gptoss.engine.adapter_source import only_adapter
 
     adapter = only_adapter(options.adapter_sources)
@@ -109,15 +109,6 @@ def generate(
             _print(events, Screen(hide_reasoning=hide_reasoning), stats=stats)
         if stats and (experts := getattr(runtime, "stats", None)):
             note("\n".join(expert_lines(experts)))
-
-
-def _refuse_harmony_options() -> None:
-    """Refuse options that --raw would ignore."""
-    context = click.get_current_context()
-    for name in HARMONY_ONLY:
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            option = "--" + name.replace("_", "-")
-            raise click.UsageError(f"{option} needs Harmony: leave out --raw")
 
 
 def _prompt_text(prompt: str | None) -> str:

@@ -4,10 +4,16 @@ from pathlib import Path
 
 import click
 
+from mlx_gptoss.cli.given import is_given
 from mlx_gptoss.cli.options import MemorySizeType
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss_convert.cli.sources import find_source
-from mlx_gptoss_convert.plan.recipe import DEFAULT, EXPERT_BITS, RECIPES
+from mlx_gptoss_convert.cli.writing_options import (
+    recipe_option,
+    refuse_unused,
+    takes_writing,
+)
+from mlx_gptoss_convert.plan.recipe import EXPERT_BITS
 
 LAYOUTS = ("packed", "split")
 OUTPUTS = ("mlx", "hf", "gguf")
@@ -16,12 +22,7 @@ OUTPUTS = ("mlx", "hf", "gguf")
 @click.command(name="convert", short_help="Convert a checkpoint")
 @click.argument("src", metavar="SRC")
 @click.argument("dst", metavar="DST", type=click.Path(path_type=Path))
-@click.option(
-    "--recipe",
-    default=DEFAULT,
-    show_default=True,
-    help=f"What to keep: {', '.join(RECIPES)}, or a TOML file",
-)
+@recipe_option
 @click.option(
     "--target-size",
     type=MemorySizeType(),
@@ -69,31 +70,7 @@ OUTPUTS = ("mlx", "hf", "gguf")
     show_default=True,
     help="Keep affine experts of the source, or encode them as MXFP4",
 )
-@click.option(
-    "--tokenizer",
-    metavar="PATH",
-    type=click.Path(exists=True, path_type=Path),
-    help="A tokenizer.json, or its folder, instead of the source's",
-)
-@click.option(
-    "--tokenizer-pre",
-    metavar="NAME",
-    help="llama.cpp's name of the pre-tokenizer, for --to gguf",
-)
-@click.option("--force", is_flag=True, help="Do what is refused as harmful")
-@click.option(
-    "--max-memory",
-    type=MemorySizeType(),
-    default="1GB",
-    show_default=True,
-    help="Memory the conversion may take, above the program itself",
-)
-@click.option("--resume", is_flag=True, help="Continue an interrupted conversion")
-@click.option(
-    "--dry-run", is_flag=True, help="List what becomes of every tensor, write nothing"
-)
-@click.option("--offline", is_flag=True, help="Never touch the network")
-@click.option("--json", "as_json", is_flag=True, help="Report as JSON lines")
+@takes_writing("conversion")
 def convert_command(
     src: str,
     dst: Path,
@@ -146,6 +123,7 @@ def convert_command(
     from mlx_gptoss_convert.write.model_card import cost_of_experts
     from mlx_gptoss_convert.write.outputs import plan_output
 
+    refuse_unused(to)
     chosen = with_experts(
         open_recipe(recipe),
         bits=None if expert_bits is None else int(expert_bits),
@@ -163,7 +141,7 @@ def convert_command(
         return plan_output(opened, recipe, to=to, experts=layout, pre=tokenizer_pre)
 
     if request.is_set:
-        check_size_request(request, to=to, recipe_given=given("recipe"))
+        check_size_request(request, to=to, recipe_given=is_given("recipe"))
         found = find_recipe(plan_for, chosen, opened.checkpoint.config, request)
         show_frontier(found, as_json=as_json)
         chosen = found.chosen.recipe
@@ -175,9 +153,3 @@ def convert_command(
     with JsonLines() if as_json else Bar("Converting") as progress:
         convert(plan, dst, resume=resume, progress=progress)
     show_result(plan, dst, as_json=as_json)
-
-
-def given(option: str) -> bool:
-    """Whether the user gave an option of the running command."""
-    source = click.get_current_context().get_parameter_source(option)
-    return source is click.core.ParameterSource.COMMANDLINE

@@ -4,10 +4,14 @@ from pathlib import Path
 
 import click
 
-from mlx_gptoss.cli.options import MemorySizeType
+from mlx_gptoss.cli.given import refuse_given
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss_convert.cli.sources import find_adapter, find_source
-from mlx_gptoss_convert.plan.recipe import DEFAULT, RECIPES
+from mlx_gptoss_convert.cli.writing_options import (
+    recipe_option,
+    refuse_unused,
+    takes_writing,
+)
 
 EXPERTS = ("mxfp4", "dense")
 OUTPUTS = ("mlx", "hf", "gguf", "peft", "mlx-lm")
@@ -17,12 +21,7 @@ OUTPUTS = ("mlx", "hf", "gguf", "peft", "mlx-lm")
 @click.argument("model", metavar="MODEL")
 @click.argument("adapter", metavar="ADAPTER")
 @click.argument("dst", metavar="DST", type=click.Path(path_type=Path))
-@click.option(
-    "--recipe",
-    default=DEFAULT,
-    show_default=True,
-    help=f"What to keep: {', '.join(RECIPES)}, or a TOML file",
-)
+@recipe_option
 @click.option(
     "--experts",
     type=click.Choice(EXPERTS),
@@ -47,31 +46,7 @@ OUTPUTS = ("mlx", "hf", "gguf", "peft", "mlx-lm")
 @click.option(
     "--no-kl", is_flag=True, help="Do not run the models to measure what was lost"
 )
-@click.option(
-    "--tokenizer",
-    metavar="PATH",
-    type=click.Path(exists=True, path_type=Path),
-    help="A tokenizer.json, or its folder, instead of the model's",
-)
-@click.option(
-    "--tokenizer-pre",
-    metavar="NAME",
-    help="llama.cpp's name of the pre-tokenizer, for --to gguf",
-)
-@click.option("--force", is_flag=True, help="Do what is refused as harmful")
-@click.option(
-    "--max-memory",
-    type=MemorySizeType(),
-    default="1GB",
-    show_default=True,
-    help="Memory that writing may take, above the program itself",
-)
-@click.option("--resume", is_flag=True, help="Continue an interrupted merge")
-@click.option(
-    "--dry-run", is_flag=True, help="List what becomes of every tensor, write nothing"
-)
-@click.option("--offline", is_flag=True, help="Never touch the network")
-@click.option("--json", "as_json", is_flag=True, help="Report as JSON lines")
+@takes_writing("merge")
 def merge_command(
     model: str,
     adapter: str,
@@ -110,6 +85,9 @@ def merge_command(
     from mlx_gptoss_convert.plan.recipe import check_recipe, open_recipe
     from mlx_gptoss_convert.read.checkpoint import open_source
 
+    refuse_unused(to, adapter_alone=to in ADAPTER_LAYOUTS)
+    if no_kl:
+        refuse_given(["text"], "does nothing with --no-kl: leave one of them out")
     chosen = open_recipe(recipe)
     check_recipe(chosen, force=force, to="mlx" if to in ADAPTER_LAYOUTS else to)
     source = open_source(find_source(model, offline=offline), tokenizer=tokenizer)

@@ -11,12 +11,12 @@ answer        the content of one turn; markdown, layout and live_tail display it
 
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from mlx_gptoss.cli.constraint_options import takes_constraints
+from mlx_gptoss.cli.given import given_values
 from mlx_gptoss.cli.options import adapter_option, loads_model
 from mlx_gptoss.cli.sampling_options import takes_sampling
 from mlx_gptoss.cli.services import Services, pass_services
@@ -89,7 +89,7 @@ def chat(
         params,
         constraints,
         overflow,
-        said=_said("effort", "system"),
+        said=given_values(["effort", "system"]),
         private=private,
     )
     start = StartOptions(
@@ -101,13 +101,3 @@ def chat(
     options = replace(options, harmony=True)
     hold(services, model, options, setup, tool_options, start)
     sys.stdout.flush()
-
-
-def _said(*names: str) -> dict[str, Any]:
-    """Return the options given on the command line."""
-    context = click.get_current_context()
-    return {
-        name: context.params[name]
-        for name in names
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    }
