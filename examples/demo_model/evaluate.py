@@ -1,6 +1,7 @@
 """Measure an exported demo model on held-out prompts, greedily, in the runtime.
 
     python -m examples.demo_model.evaluate demo --count 60
+    python -m examples.demo_model.evaluate demo --count 60 --adapter ./calls
 
 prints the share of correct outputs by kind and the length of the analysis by effort.
 """
@@ -47,10 +48,12 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=60, help="cases of each kind")
     parser.add_argument("--show", type=int, default=0, help="failures of each kind")
     parser.add_argument("--only", default="", help="kinds whose name contains this")
+    parser.add_argument("--adapter", help="folder of an adapter to measure it with")
     given = parser.parse_args()
+    adapters = [given.adapter] if given.adapter else []
     chosen = [case for case in cases(given.count) if given.only in case.kind]
     started = time.monotonic()
-    with load(given.model) as runtime:
+    with load(given.model, adapters=adapters) as runtime:
         found = outputs(runtime, chosen)
     print(report(chosen, found, given.show))
     print(f"{time.monotonic() - started:.0f} s")

@@ -32,7 +32,9 @@ EVALUATED = 120  # cases of each kind whose names are left out
 UNSEEN_KINDS = ("tool call", "answer from result")  # of cases with held-out words
 NOVELTY = 0.9  # share of made-up words
 CAPITALS = 0.2  # share of those with a capital letter
-SIMPLE = 0.5  # share of tools with at most one argument, which users seldom name
+SIMPLE = 0.7  # share of tools with at most one argument, which users seldom name
+EARLIER = 0.15  # share of conversations with tools that have an earlier turn
+ANSWERED = 0.3  # share of those whose call is followed by result and answer
 TOOLS = (4, 3, 2, 1)  # weights of 1, 2, 3 and 4 tools
 OTHERS = Mix(tools=0, arithmetic=0.3, json=0.2, long=0.1, novelty=0.7)
 
@@ -77,8 +79,12 @@ class Skill:
             tool = self._tool(most_arguments=1 if words.chance(SIMPLE) else None)
             tools[tool.name] = tool
         chosen = list(tools.values())
-        start = self._author.tool_start(effort, chosen)
-        return start + self._author.tool_branch(effort, chosen).messages
+        messages = self._author.tool_start(effort, chosen)
+        if words.chance(EARLIER):
+            messages += self._author.tool_turn(effort, chosen, answered=True).messages
+        answered = words.chance(ANSWERED)
+        turn = self._author.tool_turn(effort, chosen, answered=answered)
+        return messages + turn.messages
 
     def _tool(self, most_arguments: int | None) -> DemoTool:
         """Make up tools until one fits."""
