@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
-from mlx_gptoss.cli.tune_options import (
+from mlx_gptoss.cli.tune.corpus_options import (
     open_corpus,
     show_preview,
     takes_corpus_settings,

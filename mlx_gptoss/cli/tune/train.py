@@ -12,9 +12,13 @@ from mlx_gptoss.cli.exit_codes import INTERRUPTED
 from mlx_gptoss.cli.options import json_option, loads_model
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.terminal import coloured, note
+from mlx_gptoss.cli.tune.corpus_options import (
+    open_corpus,
+    show_preview,
+    takes_corpus_settings,
+)
 from mlx_gptoss.cli.tune.options import trains
 from mlx_gptoss.cli.tune.progress import TrainingLine
-from mlx_gptoss.cli.tune_options import open_corpus, show_preview, takes_corpus_settings
 from mlx_gptoss.memory import format_bytes
 
 if TYPE_CHECKING:
