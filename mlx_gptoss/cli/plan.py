@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlx_gptoss.cli.given import refuse_given
 from mlx_gptoss.cli.options import (
     MemorySizeType,
     adapter_option,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mlx_gptoss.memory import Plan, PlannedModel, Range
 
 DIGITS = 3  # significant, so that rounding keeps bounds as close as they are
+UNUSED_BY_TUNE = ("context", "experts", "prompt", "trace", "plot")
 GUESSED = (
     "ms a token = active bytes / (65 % of memory bandwidth) + rest + streamed layers x "
     "wait + (1 - hit rate) x experts' bytes / (90 % of SSD)"
@@ -132,7 +134,10 @@ def plan(
     subject = _subject(services, named_model(model), recipe, offline=options.offline)
     if tune and options.adapters:
         raise click.UsageError("--tune plans a new adapter: leave out --adapter")
-    if tune:
+    if not tune:
+        refuse_given(["batch_tokens", "rank"], "is for --tune: leave it out")
+    else:
+        refuse_given(UNUSED_BY_TUNE, "does nothing with --tune: leave it out")
         from mlx_gptoss.cli.tune.plan import show_tune_plan
 
         show_tune_plan(

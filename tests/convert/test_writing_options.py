@@ -12,7 +12,6 @@ ALONE = {
     "--experts": ["dense"],
     "--text": ["text.txt"],
     "--no-kl": [],
-    "--tokenizer": ["."],
     "--tokenizer-pre": ["gpt-4o"],
     "--force": [],
     "--max-memory": ["2GB"],

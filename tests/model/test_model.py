@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_gptoss.model.gpt_oss import route
+from mlx_gptoss.model.mixture import route
 from tests.support import oracle
 from tests.support.build_model import build
 from tests.support.checkpoints import hf_config, random_tensors

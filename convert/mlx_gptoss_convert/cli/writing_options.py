@@ -69,7 +69,6 @@ def refuse_unused(to: str, *, adapter_alone: bool = False) -> None:
                 "experts",
                 "text",
                 "no_kl",
-                "tokenizer",
                 "tokenizer_pre",
                 "force",
                 "max_memory",

@@ -18,7 +18,8 @@ from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.files import write
 from mlx_gptoss.format.config import Quantization
 from mlx_gptoss.format.layout import PACKED, Structure
-from mlx_gptoss.model.gpt_oss import Attention, Block
+from mlx_gptoss.model.attention_block import Attention
+from mlx_gptoss.model.gpt_oss import Block
 from mlx_gptoss_convert.measure.kl import (
     HARMONY_TEXT,
     Progress,

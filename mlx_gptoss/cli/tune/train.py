@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_gptoss.cli.exit_codes import INTERRUPTED
+from mlx_gptoss.cli.given import is_given, refuse_given
 from mlx_gptoss.cli.options import json_option, loads_model
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.terminal import coloured, note
@@ -82,6 +83,8 @@ def train(
 
     if folder is None and not preview:
         raise click.UsageError("name the folder of the adapter with `-o FOLDER`")
+    if is_given("steps"):
+        refuse_given(["epochs"], "and --steps both say how long: give one")
     require_resident(options)
     model_folder = services.find(model, options)
     tokenizer = Tokenizer.open(model_folder)
