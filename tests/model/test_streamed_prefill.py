@@ -65,9 +65,9 @@ class WatchedExperts(StreamedExperts):
         experts: np.ndarray,
         updates: ExpertUpdates | None,
         *,
-        dequantize: bool,
+        one_by_one: bool,
     ) -> mx.array:
-        y = super()._apply_group(x, experts, updates, dequantize=dequantize)
+        y = super()._apply_group(x, experts, updates, one_by_one=one_by_one)
         mx.eval(y)
         self.events.append((COMPUTED, set(experts.tolist())))
         return y
