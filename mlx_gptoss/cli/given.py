@@ -1,4 +1,4 @@
-"""Which options of the running command were given, and those that would do nothing."""
+"""Options given on the command line; refuses those that would do nothing."""
 
 from collections.abc import Iterable
 from typing import Any

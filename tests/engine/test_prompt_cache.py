@@ -140,7 +140,8 @@ def test_a_prompt_that_parts_near_its_end_reads_little_again(
 
     own = tail + len(behind)
     again = [len(long) - n for n in known[1:]]
-    assert again[0] <= max(2 * MIN_SAVED_TOKENS, min(own, SNAPSHOT_INTERVAL) * 9 / 8)
+    most = max(2 * MIN_SAVED_TOKENS, min(own, SNAPSHOT_INTERVAL) * 9 / 8)
+    assert again[0] <= most + 1  # an eighth is rounded up
     assert again[1] < MIN_SAVED_TOKENS
     assert cache.statistics.snapshots < 40
 
