@@ -112,7 +112,11 @@ def test_nor_can_a_model_that_tries_to(
 
 
 SAID = ["functions.f", "python", "browser.search", "assistant", "final", "json", "to=x"]
-ODD_NAMES = st.text(min_size=1, max_size=12).filter(str.strip) | st.sampled_from(
+# Private characters are marks of the judge's own.
+ANY_LETTERS = st.text(
+    st.characters(exclude_categories=["Cs", "Co"]), min_size=1, max_size=12
+)
+ODD_NAMES = ANY_LETTERS.filter(str.strip) | st.sampled_from(
     [*SAID, "<|end|>", "a.b", "工具"]
 )
 TREE = {"type": "object", "properties": {"more": {"$ref": "#"}, "name": {}}}
