@@ -219,7 +219,7 @@ class GptOss(nn.Module):
         dtype = self.model.norm.weight.dtype
         experts = (block.mlp.experts for block in self.model.layers)
         return self.training and any(
-            each.runs_one_by_one(rows, dtype, updated=True) for each in experts
+            each.runs_one_by_one(rows, dtype) for each in experts
         )
 
     def logits(

@@ -11,6 +11,7 @@ ONLY_WITHOUT_TUNE = {
     "--context": "4096",
     "--experts": "resident",
     "--prompt": "50",
+    "--trace": __file__,
     "--plot": "plan.png",
 }
 

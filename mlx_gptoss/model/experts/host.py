@@ -7,26 +7,29 @@ for all rows that chose its expert. Evaluates its arguments, so it has no gradie
 Dimensions: R rows, M hidden size, F intermediate size.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
 SWISH_SLOPE = 1.702
 
-# Returns the product (R, out), biases included, of x (R, in).
-Multiply = Callable[[np.ndarray], np.ndarray]
+# Multiplies x (R, in) by the projection of a name, with its biases: -> (R, out).
+Project = Callable[[str, np.ndarray], np.ndarray]
 
 
 def feed_forward(
-    x: np.ndarray, projections: Mapping[str, Multiply], limit: float
+    x: np.ndarray, project: Project, limit: float, *, packed: bool
 ) -> np.ndarray:
-    """Run x (R, M) float32 through gate, up and down -> (R, M)."""
-    if "gate_up_proj" in projections:
-        z = projections["gate_up_proj"](x)
+    """Run x (R, M) float32 through gate, up and down -> (R, M).
+
+    `packed`: gate and up are one projection with interleaved rows.
+    """
+    if packed:
+        z = project("gate_up_proj", x)
         gate, up = z[:, 0::2], z[:, 1::2]
     else:
-        gate, up = projections["gate_proj"](x), projections["up_proj"](x)
-    return projections["down_proj"](swiglu(gate, up, limit))
+        gate, up = project("gate_proj", x), project("up_proj", x)
+    return project("down_proj", swiglu(gate, up, limit))
 
 
 def swiglu(gate: np.ndarray, up: np.ndarray, limit: float) -> np.ndarray:

@@ -10,7 +10,6 @@ E experts, M hidden size, F intermediate size, R = N * T rows.
 """
 
 from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 
 import mlx.core as mx
@@ -106,7 +105,7 @@ class Projection(nn.Module):
         return expert
 
     def multiply_one(self, x: mx.array, expert_index: int) -> mx.array:
-        """Multiply x (rows, in) by one matrix -> (rows, out); for prefill on a CPU."""
+        """Multiply x (rows, in) by one matrix -> (rows, out); for training on a CPU."""
         if len(x) < DEQUANTIZE_MIN_ROWS:
             return self(x[:, None], mx.full(len(x), expert_index, mx.uint32)).squeeze(1)
         return mx.addmm(self.bias[expert_index], x, self.dequantize(expert_index))
@@ -204,7 +203,7 @@ class Experts(nn.Module):
     ) -> mx.array:
         """Run each token through its experts, the fastest way: -> (N, T, M)."""
         rows = expert_indices.size
-        if self.runs_one_by_one(rows, x.dtype, updated=updates is not None):
+        if self.runs_one_by_one(rows, x.dtype):
             return self.apply_one_by_one(x, expert_indices, updates)
         pairs = updates and updates.pairs(expert_indices)
         if use_gpu_paths() and rows >= SORT_MIN_ROWS:
@@ -213,24 +212,21 @@ class Experts(nn.Module):
             return self.apply_on_two_streams(x, expert_indices, pairs)
         return self.apply_gathered(x, expert_indices, pairs)
 
-    def runs_one_by_one(
-        self, rows: int, dtype: mx.Dtype, *, updated: bool = False
-    ) -> bool:
+    def runs_one_by_one(self, rows: int, dtype: mx.Dtype) -> bool:
         """Return whether to decode expert by expert: for many rows on a CPU.
 
-        With updates of adapters, and in training, MLX multiplies, which pays only with
-        a fast BLAS. In training only dense experts are multiplied one by one: what
-        numpy decodes has no gradient, and would be kept for every layer.
+        In training MLX multiplies, which pays only with a fast BLAS, and only dense
+        experts: what numpy decodes has no gradient, and would be kept for every layer.
         """
         each, products = rows // self.count, rows * self.products
-        if not (updated or self.training):
+        if not self.training:
             enough = each >= ONE_BY_ONE_MIN_ROWS and products >= ONE_BY_ONE_MIN_PRODUCTS
             return enough and use_host_paths(dtype)
-        able = not self.training or all(
+        dense = all(
             projection.quantization is None for projection in self.projections.values()
         )
         enough = products >= DEQUANTIZE_MIN_PRODUCTS
-        return enough and able and should_dequantize(each, dtype)
+        return enough and dense and should_dequantize(each, dtype)
 
     def apply_gathered(
         self, x: mx.array, expert_indices: mx.array, updates: PairUpdates | None = None
@@ -280,8 +276,7 @@ class Experts(nn.Module):
         """Decode one expert at a time and multiply with a BLAS: -> (N, T, M).
 
         Decoding is exact, so only the order of summation differs from the gathered
-        product. Evaluates, because group sizes are needed and only one decoded expert
-        should be in memory; in training, of dense experts, only the indices. Peak: one
+        product. Evaluates: in training, of dense experts, only the indices. Peak: one
         projection in float32.
         """
         N, T = expert_indices.shape
@@ -295,34 +290,46 @@ class Experts(nn.Module):
             for expert, part in enumerate(pairwise(bounds))
             if part[0] < part[1]
         ]
-        if updates is None and not self.training:
+        if not self.training:
             values = np.asarray(x)
             y = np.empty((N * T, values.shape[1]), np.float32)
             for expert, part in chosen:
-                y[order[part]] = self.apply_on_host(values[tokens[part]], expert)
+                own = updates and updates.one_expert(expert, tokens[part])
+                y[order[part]] = self.apply_on_host(values[tokens[part]], expert, own)
             return mx.array(y.reshape(N, T, -1))
         rows = x[mx.array(tokens)]  # (R, M)
-        parts = []
-        for expert, part in chosen:
-            own = updates and updates.one_expert(expert, tokens[part])
-            parts.append(self.apply_one(rows[part], expert, own))
-            if not self.training:
-                mx.eval(parts[-1])
+        parts = [
+            self.apply_one(
+                rows[part],
+                expert,
+                updates and updates.one_expert(expert, tokens[part]),
+            )
+            for expert, part in chosen
+        ]
         inverse = np.argsort(order)
         return mx.concatenate(parts)[mx.array(inverse)].reshape(N, T, -1)
 
-    def apply_on_host(self, x: np.ndarray, expert: int) -> np.ndarray:
-        """Run x (rows, M) float32 through one expert in numpy -> (rows, M)."""
-        multiply = {
-            name: partial(projection.multiply_on_host, expert_index=expert)
-            for name, projection in self.projections.items()
-        }
-        return host.feed_forward(x, multiply, self.limit)
+    def apply_on_host(
+        self, x: np.ndarray, expert: int, updates: OneExpertUpdates | None = None
+    ) -> np.ndarray:
+        """Run x (rows, M) float32 through one expert in numpy -> (rows, M).
+
+        Updates of adapters, which are small, are added by MLX: a row without one has
+        the same bits as where no adapter is active.
+        """
+
+        def project(name: str, x: np.ndarray) -> np.ndarray:
+            y = self[name].multiply_on_host(x, expert)
+            if updates is None:
+                return y
+            return np.asarray(updates.add(name, mx.array(x), mx.array(y)))
+
+        return host.feed_forward(x, project, self.limit, packed=self.packed)
 
     def apply_one(
         self, x: mx.array, expert: int, updates: OneExpertUpdates | None = None
     ) -> mx.array:
-        """Run x (rows, M) through one expert -> (rows, M)."""
+        """Run x (rows, M) through one expert, with a gradient -> (rows, M)."""
         return self.feed_forward(x, lambda p, x: p.multiply_one(x, expert), updates)
 
     def feed_forward(

@@ -217,9 +217,7 @@ class StreamedExperts(Experts):
         tokens, ordered = order // T, experts[order]  # (R,)
         rows = x[mx.array(tokens)]  # (R, M)
         ends = np.cumsum([np.isin(ordered, group).sum() for group in groups])
-        one_by_one = self.runs_one_by_one(
-            experts.size, x.dtype, updated=updates is not None
-        )
+        one_by_one = self.runs_one_by_one(experts.size, x.dtype)
         parts: list[mx.array] = []
         waited = 0.0
         later = set(ordered.tolist())  # not computed yet: must not be evicted
@@ -280,13 +278,9 @@ class StreamedExperts(Experts):
             parts = []
             for start, end in pairwise(bounds):
                 expert = int(experts[start])
-                if updates is None:
-                    values = np.asarray(x[start:end])
-                    parts.append(mx.array(self.apply_on_host(values, expert)))
-                    continue
                 own = updates and updates.one_expert(expert, np.arange(start, end))
-                parts.append(self.apply_one(x[start:end], expert, own))
-                mx.eval(parts[-1])
+                y = self.apply_on_host(np.asarray(x[start:end]), expert, own)
+                parts.append(mx.array(y))
             return mx.concatenate(parts)
         expert_indices = mx.array(experts.astype(np.uint32))[:, None]
         pairs = updates and updates.pairs(expert_indices)
