@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import click
 
+from mlx_gptoss.cli.colours import redraws
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.memory import format_bytes
 
@@ -37,7 +38,7 @@ class ByteProgress:
         self._started = True
         if total < WORTH_A_BAR:
             return
-        if not sys.stderr.isatty():
+        if not redraws(sys.stderr):
             click.echo(self._line(done, total), err=True)
             return
         from rich import progress
@@ -88,7 +89,7 @@ class DownloadProgress(ByteProgress):
             note(f"({line})")
 
     def _start(self, done: int, total: int) -> None:
-        if done and (total < WORTH_A_BAR or sys.stderr.isatty()):
+        if done and (total < WORTH_A_BAR or redraws(sys.stderr)):
             note(self._line(done, total))
         super()._start(done, total)
 

@@ -8,7 +8,6 @@ It appears after a second, is redrawn as time goes by, and removed when the answ
 begins. Nothing is shown where stderr is no terminal.
 """
 
-import os
 import shutil
 import sys
 import threading
@@ -17,7 +16,8 @@ from contextlib import closing
 from time import perf_counter
 from typing import TYPE_CHECKING, TextIO
 
-from mlx_gptoss.cli.terminal import DIM, PLAIN, coloured
+from mlx_gptoss.cli.colours import coloured, redraws
+from mlx_gptoss.cli.terminal import DIM, PLAIN
 
 if TYPE_CHECKING:
     from mlx_gptoss.engine.prompt_progress import PromptProgress
@@ -42,7 +42,7 @@ class ReadingLine:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream
-        self._shows = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._shows = redraws(self._stream)
         self._progress: PromptProgress | None = None
         self._drawing: threading.Thread | None = None
         self._answered = threading.Event()

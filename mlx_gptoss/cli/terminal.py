@@ -5,7 +5,6 @@ from the model's text (they could move the cursor or rename the window); in a pi
 a file the text is unchanged.
 """
 
-import os
 import re
 import shutil
 import sys
@@ -14,6 +13,7 @@ from typing import Any, TextIO
 
 import click
 
+from mlx_gptoss.cli.colours import coloured
 from mlx_gptoss.cli.statistics import as_facts
 from mlx_gptoss.harmony.events import (
     Answer,
@@ -28,12 +28,6 @@ from mlx_gptoss.harmony.events import (
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
-
-
-def coloured(stream: TextIO) -> bool:
-    """Say whether `stream` is a terminal that may use colour (https://no-color.org)."""
-    dumb = os.environ.get("TERM") == "dumb"
-    return stream.isatty() and not os.environ.get("NO_COLOR") and not dumb
 
 
 def note(text: str) -> None:

@@ -1,6 +1,7 @@
 """Output of the commands: a bar on stderr, tables or JSON lines on stdout."""
 
 import json
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlx_gptoss.cli.colours import redraws
 from mlx_gptoss.memory import format_bytes
 from mlx_gptoss_convert.measure.report import VerificationReport
 from mlx_gptoss_convert.plan.estimates import estimate_plan
@@ -62,7 +64,7 @@ class Bar:
             TransferSpeedColumn(),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not redraws(sys.stderr),
         )
         self._task = self._bar.add_task("", total=None)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
+from mlx_gptoss.cli.colours import redraws
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.memory import format_bytes
 
@@ -30,7 +31,7 @@ class TrainingLine:
         text = progress_text(progress)
         last = progress.step == progress.steps
         with self._lock:
-            if sys.stderr.isatty():
+            if redraws(sys.stderr):
                 width = max(20, shutil.get_terminal_size().columns - 1)
                 click.echo(
                     f"{CLEAR_LINE}{text[:width]}", err=True, nl=False, color=True
