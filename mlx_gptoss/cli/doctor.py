@@ -10,7 +10,7 @@ from mlx_gptoss.cli.options import json_option
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.settings import default_model, settings_file
 from mlx_gptoss.errors import ConfigError
-from mlx_gptoss.memory import format_bytes
+from mlx_gptoss.memory import format_bytes, format_machine_memory
 
 if TYPE_CHECKING:
     from mlx_gptoss.diagnostics.doctor import Examination, Facts
@@ -98,7 +98,7 @@ def _facts(facts: "Facts", chosen: str | None) -> list[str]:
     rows = {
         "system": f"{facts.system}, {facts.architecture}, Python {facts.python}",
         "device": f"{facts.device}, {gpu}",
-        "memory": f"{format_bytes(facts.memory)} ({usable})",
+        "memory": f"{format_machine_memory(facts.memory)} ({usable})",
         "versions": versions,
         "blas": facts.blas.explanation,
         "cache": f"{facts.cache} ({format_bytes(facts.free_disk)} free)",

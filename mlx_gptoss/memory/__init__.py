@@ -44,7 +44,7 @@ from mlx_gptoss.memory.sizes import (
     recipe_parts,
 )
 from mlx_gptoss.memory.speed import Prediction, predict
-from mlx_gptoss.memory.units import format_bytes, parse_bytes
+from mlx_gptoss.memory.units import format_bytes, format_machine_memory, parse_bytes
 
 __all__ = [
     "DEFAULT_CONTEXT",
@@ -64,6 +64,7 @@ __all__ = [
     "estimate",
     "find_chip",
     "format_bytes",
+    "format_machine_memory",
     "kv_bytes",
     "limit_budget",
     "measure_workload",

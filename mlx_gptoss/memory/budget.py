@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlx_gptoss.memory.units import UNITS, parse_bytes
+from mlx_gptoss.memory.units import UNITS, format_machine_memory, parse_bytes
 
 REQUESTED_MEMORY = "the memory asked for"  # the source of a budget given by the user
 CGROUP_LIMITS = (
@@ -38,7 +38,8 @@ def limit_budget(budget: Budget, memory: str | int | None) -> Budget:
         return budget
     wanted = parse_bytes(memory)
     if wanted >= budget.total:
-        return replace(budget, bytes=budget.total, source="all memory there is")
+        source = f"all memory there is, {format_machine_memory(budget.total)}"
+        return replace(budget, bytes=budget.total, source=source)
     return replace(budget, bytes=wanted, source=REQUESTED_MEMORY)
 
 
@@ -51,7 +52,8 @@ def _metal_budget() -> Budget | None:
     working_set = int(facts.get("max_recommended_working_set_size", 0))
     total = int(facts.get("memory_size", 0)) or _physical_memory()
     if not working_set:
-        return Budget(total, total, "the memory of this Mac", True)
+        source = f"the memory of this Mac, {format_machine_memory(total)}"
+        return Budget(total, total, source, True)
     return Budget(working_set, total, "the GPU's recommended working set", True)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.memory.budget import Budget
 from mlx_gptoss.memory.costs import Costs
-from mlx_gptoss.memory.units import format_bytes
+from mlx_gptoss.memory.units import format_machine_memory
 
 GIGA, GIB = 10**9, 2**30
 TERA = 10**12
@@ -157,7 +157,7 @@ def describe_device(device: str) -> tuple[Machine, Budget]:
     budget = Budget(
         estimate_working_set(gib * GIB),
         gib * GIB,
-        f"what macOS gives the GPU of {format_bytes(gib * GIB)}",
+        f"what macOS gives the GPU of {format_machine_memory(gib * GIB)}",
         metal=True,
     )
     return chip.machine(), budget

@@ -1,4 +1,7 @@
-"""Parse and format sizes. GB = 10^9 bytes in text; bytes in the API."""
+"""Parse and format sizes. GB = 10^9 bytes in text; bytes in the API.
+
+Only the memory that a machine has is written as on its label, where GB means 2^30.
+"""
 
 import re
 
@@ -20,6 +23,12 @@ def parse_bytes(size: str | int) -> int:
             f"`{size}` is not a size: write `16GB`, `12.5GB` or a number of bytes"
         )
     return _positive(int(float(match[1]) * UNITS[match[2].upper()]), size)
+
+
+def format_machine_memory(count: int) -> str:
+    """Format the memory of a machine as its label does: `64 GB` for 64 * 2^30 bytes."""
+    size = f"{count / UNITS['GIB']:.1f}".removesuffix(".0")
+    return f"{size} GB" if size != "0" else format_bytes(count)
 
 
 def _positive(count: int, size: str | int) -> int:

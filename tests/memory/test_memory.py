@@ -13,6 +13,7 @@ from mlx_gptoss.memory import (
     device_budget,
     estimate,
     format_bytes,
+    format_machine_memory,
     kv_bytes,
     parse_bytes,
     recipe_bytes,
@@ -119,6 +120,16 @@ def test_a_size_that_is_none_is_named(text: str | int) -> None:
 )
 def test_sizes_are_written_in_powers_of_ten(count: int, text: str) -> None:
     assert format_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(64 * 2**30, "64 GB"), (8 * 2**30, "8 GB"), (16_600_000_000, "15.5 GB")],
+)
+def test_the_memory_of_a_machine_is_written_as_on_its_label(
+    count: int, text: str
+) -> None:
+    assert format_machine_memory(count) == text
 
 
 def fake_system(root: Path, *, free_kib: int, cgroup: str | None = None) -> Path:

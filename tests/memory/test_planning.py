@@ -43,7 +43,7 @@ def test_the_120b_is_planned_for_a_mac_one_does_not_have() -> None:
     lines = result.stdout.splitlines()
     assert lines[0] == "openai/gpt-oss-120b, lossless on M4 Max"
     budget = next(line for line in lines if line.startswith("budget "))
-    assert budget.endswith("51.5 GB  (what macOS gives the GPU of 68.7 GB)")
+    assert budget.endswith("51.5 GB  (what macOS gives the GPU of 64 GB)")
     assert any(line.startswith("Experts are hybrid: ") for line in lines)
     assert any(line.startswith("Guess: ") for line in lines)
     changes = result.stdout[result.stdout.index("What would change it") :]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlx_gptoss.chat.sessions.checkup import ChatsFileReport, check_chats_file
 from mlx_gptoss.checkpoint.hub import Hub, LocalModel
-from mlx_gptoss.memory import device_budget, format_bytes
+from mlx_gptoss.memory import device_budget, format_machine_memory
 from mlx_gptoss.model.blas import BlasStatus, preload_blas
 
 PACKAGES = ("mlx-gptoss", "mlx", "mlx-lm", "tokenizers", "safetensors")
@@ -72,7 +72,7 @@ def collect_facts(hub: Hub) -> Facts:
 def describe_machine() -> str:
     """Describe this machine in one line, for a measurement."""
     device, metal, _ = _device()
-    cores = f"{os.cpu_count()} cores, {format_bytes(_memory())}"
+    cores = f"{os.cpu_count()} cores, {format_machine_memory(_memory())}"
     gpu = "Metal" if metal else "no GPU"
     return f"{device}, {cores}, {gpu}, {_system()}, mlx {_version('mlx')}"
 
