@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from mlx_gptoss import __version__
+from mlx_gptoss.cli.colours import wants_colour
 from mlx_gptoss.cli.exit_codes import INTERRUPTED, run, take_ending_signals
 from mlx_gptoss.cli.lazy import LazyCommand, LazyGroup
 from mlx_gptoss.errors import GptOssError
@@ -22,9 +23,14 @@ from mlx_gptoss.files import check_environment_folders
 COMMANDS = {
     "generate": LazyCommand("mlx_gptoss.cli.generate", "generate", "Answer one prompt"),
     "chat": LazyCommand("mlx_gptoss.cli.chat", "chat", "Hold a conversation"),
+    "run": LazyCommand(
+        "mlx_gptoss.cli.chat", "run_command", "Chat with a model, as `ollama run` does"
+    ),
     "serve": LazyCommand(
         "mlx_gptoss.cli.serve", "serve", "Serve OpenAI's and Anthropic's APIs"
     ),
+    "ps": LazyCommand("mlx_gptoss.cli.servers", "ps", "List running servers"),
+    "stop": LazyCommand("mlx_gptoss.cli.servers", "stop", "Stop running servers"),
     "sessions": LazyCommand(
         "mlx_gptoss.cli.sessions",
         "sessions",
@@ -71,6 +77,11 @@ COMMANDS = {
     "parse": LazyCommand("mlx_gptoss.cli.parse", "parse", "Explain a stream of tokens"),
     "agents": LazyCommand("mlx_gptoss.cli.agents", "agents", "Set up coding agents"),
     "doctor": LazyCommand("mlx_gptoss.cli.doctor", "doctor", "Examine this machine"),
+    "completion": LazyCommand(
+        "mlx_gptoss.cli.completion",
+        "completion",
+        "Complete commands, models and sessions in a shell",
+    ),
 }
 
 
@@ -116,6 +127,8 @@ def cli() -> None:
     mlx-gptoss chat -m openai/gpt-oss-20b
     mlx-gptoss use openai/gpt-oss-20b
     """
+    if not wants_colour():
+        click.get_current_context().color = False  # for all that click prints
     if threading.current_thread() is threading.main_thread():
         click.get_current_context().call_on_close(take_ending_signals())
     check_environment_folders()

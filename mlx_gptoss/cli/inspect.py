@@ -7,6 +7,7 @@ import click
 
 from mlx_gptoss.cli.options import (
     json_option,
+    model_argument,
     named_model,
     offline_option,
     strict_option,
@@ -22,7 +23,7 @@ BFLOAT16_BYTES = 2  # the precision of a model on a GPU
 
 
 @click.command(short_help="Check and describe a model")
-@click.argument("model", required=False)
+@model_argument(required=False)
 @click.option("--deep", is_flag=True, help="Also read every scale and value (slow)")
 @strict_option
 @json_option

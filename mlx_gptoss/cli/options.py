@@ -11,6 +11,7 @@ import click
 
 from mlx_gptoss.checkpoint.hub.local_models import resolve_spelling
 from mlx_gptoss.cli.settings import default_model
+from mlx_gptoss.cli.shell_words import complete_models
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.memory import parse_bytes
@@ -63,13 +64,24 @@ strict_option = click.option(
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object"
 )
+json_list_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON array"
+)
 model_option = click.option(
     "-m",
     "--model",
     metavar="MODEL",
+    shell_complete=complete_models,
     help="A path (./x), a Hub id (a/b) or `demo` "
     "[default: $MLX_GPTOSS_MODEL, else the model chosen with `use`, else demo]",
 )
+
+
+def model_argument(name: str = "model", **settings: Any) -> Callable[..., Any]:
+    """Add an argument that names a model, and completes the names of local ones."""
+    return click.argument(name, shell_complete=complete_models, **settings)
+
+
 adapter_option = click.option(
     "-a",
     "--adapter",

@@ -12,6 +12,7 @@ from mlx_gptoss.cli.options import (
     adapter_option,
     collects_load_options,
     json_option,
+    model_argument,
     named_model,
     offline_option,
 )
@@ -37,7 +38,7 @@ MEASURED = (
 
 
 @click.command(short_help="Predict what fits and how fast it runs")
-@click.argument("model", required=False)
+@model_argument(required=False)
 @click.option("--device", help="Plan for a Mac you do not have, like `M4 Max 36GB`")
 @click.option(
     "--memory",

@@ -52,7 +52,8 @@ def serve(
     from mlx_gptoss.memory.budget import device_budget
     from mlx_gptoss.server.app import create_app
     from mlx_gptoss.server.models import Models
-    from mlx_gptoss.server.process import listen, serve
+    from mlx_gptoss.server.process import listen, listening_url, serve
+    from mlx_gptoss.server.running import registered
 
     if is_private() or given["no_store"]:  # neither answers nor prompts
         given["no_store"], options = True, replace(options, cache=None)
@@ -76,7 +77,8 @@ def serve(
     app = create_app(served, settings)
     again = served.refresh_adapters if given["adapter_folder"] else None
     drain = app.state.service.drain
-    ended_by = serve(app, listening, place, ready, drain, on_hangup=again)
+    with registered(listening_url(listening), [one.name for one in sources]):
+        ended_by = serve(app, listening, place, ready, drain, on_hangup=again)
     click.get_current_context().exit(INTERRUPTED if ended_by == signal.SIGINT else 0)
 
 

@@ -9,6 +9,7 @@ import click
 from mlx_gptoss.cli.options import MemorySizeType
 from mlx_gptoss.cli.sampling_options import TEMPERATURE_OPTIONS
 from mlx_gptoss.cli.serve_setup import DurationType, ReasoningLimit
+from mlx_gptoss.cli.shell_words import complete_models
 
 OUT = click.Path(dir_okay=False, path_type=Path)
 LISTEN_OPTIONS = (
@@ -18,6 +19,7 @@ LISTEN_OPTIONS = (
         "models",
         metavar="[NAME=]MODEL",
         multiple=True,
+        shell_complete=complete_models,
         help="A path (./x), a Hub id (a/b) or `demo`; may be repeated, the first is "
         "the default [default: the default model]",
     ),

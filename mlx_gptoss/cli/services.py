@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlx_gptoss.checkpoint.hub import Hub, ModelCheck
+from mlx_gptoss.checkpoint.hub import Hub, LocalModel, ModelCheck
 from mlx_gptoss.cli.progress import ByteProgress, DownloadProgress
 from mlx_gptoss.cli.terminal import note
 
@@ -83,6 +83,12 @@ class Services:
     device: "Callable[[], tuple[Machine, Budget]]" = _device
     probe: "Callable[..., Probe]" = _probe
     hub: Hub = field(default_factory=Hub)
+
+    def list_models(self) -> list[LocalModel]:
+        """List the demo, the models of the Hub's cache, and those in folders."""
+        from mlx_gptoss.cli.model_folders import list_folders
+
+        return [*self.hub.list_models(), *list_folders()]
 
     def open(self, model: str, options: "LoadOptions") -> "Runtime":
         """Load a model with its adapters, downloading them if necessary."""

@@ -11,9 +11,11 @@ import click
 
 from mlx_gptoss.cli.input_history import forget
 from mlx_gptoss.cli.input_lines import confirm
-from mlx_gptoss.cli.options import json_option
+from mlx_gptoss.cli.options import json_list_option, json_option
 from mlx_gptoss.cli.serve import STORE
 from mlx_gptoss.cli.services import Services, pass_services
+from mlx_gptoss.cli.shell_words import complete_sessions
+from mlx_gptoss.cli.tables import left_aligned
 from mlx_gptoss.cli.terminal import CONTROL
 from mlx_gptoss.files import config_folder, write
 from mlx_gptoss.memory import format_bytes
@@ -33,7 +35,7 @@ NOT_TOUCHED = (
     invoke_without_command=True,
     short_help="List, search, export or delete conversations",
 )
-@json_option
+@json_list_option
 @click.pass_context
 def sessions(context: click.Context, as_json: bool) -> None:
     """List saved conversations, the latest first.
@@ -51,7 +53,7 @@ def sessions(context: click.Context, as_json: bool) -> None:
 
 
 @sessions.command("list", short_help="List conversations")
-@json_option
+@json_list_option
 @pass_services
 def list_(services: Services, as_json: bool) -> None:
     """List the conversations, the latest first."""
@@ -61,7 +63,7 @@ def list_(services: Services, as_json: bool) -> None:
 
 @sessions.command(short_help="Find conversations by what was said")
 @click.argument("text")
-@json_option
+@json_list_option
 @pass_services
 def search(services: Services, text: str, as_json: bool) -> None:
     """Find conversations with a message that contains every word of TEXT."""
@@ -75,7 +77,7 @@ def search(services: Services, text: str, as_json: bool) -> None:
 
 
 @sessions.command(short_help="Print a conversation")
-@click.argument("id")
+@click.argument("id", shell_complete=complete_sessions)
 @json_option
 @pass_services
 def show(services: Services, id: str, as_json: bool) -> None:
@@ -84,10 +86,10 @@ def show(services: Services, id: str, as_json: bool) -> None:
 
 
 @sessions.command(short_help="Write a conversation to a file")
-@click.argument("id")
+@click.argument("id", shell_complete=complete_sessions)
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--force", is_flag=True, help="Replace FILE if it exists")
-@json_option
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object")
 @pass_services
 def export(
     services: Services, id: str, file: Path, *, force: bool, as_json: bool
@@ -102,7 +104,7 @@ def export(
 
 
 @sessions.command(short_help="Delete conversations")
-@click.argument("ids", nargs=-1, metavar="ID...")
+@click.argument("ids", nargs=-1, metavar="ID...", shell_complete=complete_sessions)
 @click.option("--all", "everything", is_flag=True, help="Delete all of them")
 @click.option(
     "--older-than",
@@ -157,6 +159,9 @@ def delete(
     )
 
 
+sessions.add_command(delete, "rm")  # as `models rm`
+
+
 @sessions.command(short_help="Rebuild the search index")
 @pass_services
 def repair(services: Services) -> None:
@@ -181,9 +186,7 @@ def _table(found: Sequence["ChatSummary"]) -> str:
     rows = [("ID", "LAST USED", "TURNS", "TITLE")]
     for one in found:
         rows.append((one.short_id, _day(one), str(one.turns), _plain(one.title)))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)] + [0]
-    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-    return "\n".join(lines)
+    return left_aligned(rows)
 
 
 def _age(chat: "ChatSummary") -> float:

@@ -1,5 +1,7 @@
 """Tables of plain text."""
 
+from collections.abc import Sequence
+
 
 def aligned(rows: list[list[str]], *, columns: int) -> str:
     """Align cells: the first column to the left, the others to the right."""
@@ -10,3 +12,10 @@ def aligned(rows: list[list[str]], *, columns: int) -> str:
         for row in full
     )
     return "\n".join(line.rstrip() for line in lines)
+
+
+def left_aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Align all cells to the left; the first row names the columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(lines)

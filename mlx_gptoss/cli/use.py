@@ -5,12 +5,12 @@ from pathlib import Path
 import click
 
 from mlx_gptoss.checkpoint.hub.local_models import is_path, local_folder
-from mlx_gptoss.cli.options import folder_or_name
+from mlx_gptoss.cli.options import folder_or_name, model_argument
 from mlx_gptoss.cli.settings import VARIABLE, choose_model, default_model
 
 
 @click.command(short_help="Choose the default model")
-@click.argument("model", required=False)
+@model_argument(required=False)
 def use(model: str | None) -> None:
     """Choose the default model; without MODEL, print it.
 

@@ -20,6 +20,7 @@ thread_pools.py     threads for parsing, rendering and compiling grammars
 stream.py           server-sent events; client disconnects
 metrics.py          Prometheus metrics
 process.py          the process: sockets, signals, the ready file
+running.py          the servers that run on this machine, for `ps` and `stop`
 drain.py            graceful shutdown: reject new requests, abort running ones
 connection.py       timeouts of client connections
 log_file.py         a log file that survives rotation and full disks

@@ -39,6 +39,7 @@ class StartOptions:
     reasoning: str
     session: str | None = None
     resume: bool = False
+    once: bool = False  # end after the answer to the prompt, at a terminal, too
 
 
 def hold(
@@ -51,7 +52,7 @@ def hold(
 ) -> None:
     """Run the conversation until it ends."""
     typed = sys.stdin.isatty() and sys.stdout.isatty()
-    once = start.prompt is not None and not typed
+    once = start.prompt is not None and (start.once or not typed)
     first = start.prompt
     if once and not sys.stdin.isatty():
         first = _with_stdin(start.prompt or "")

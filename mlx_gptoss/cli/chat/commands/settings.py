@@ -121,9 +121,8 @@ def _tools(conversation: "ChatSession") -> Iterator[Word]:
 
 
 def _models(conversation: "ChatSession") -> Iterator[Word]:
-    yield "demo", "the small demo model"
-    for one in conversation.services.hub.list_models():
-        yield one.name, format_bytes(one.bytes)
+    for one in conversation.services.list_models():
+        yield one.name, f"{format_bytes(one.bytes)}, {one.kind}"
 
 
 def _adapters(conversation: "ChatSession") -> Iterator[Word]:
