@@ -18,6 +18,7 @@ PROMPT = "> "
 SETTLE = 0.5  # seconds; a line that ends sooner was started before the question
 CHUNK = 4096
 STDIN = "the text on stdin"
+AGAIN_LEAVES = "Ctrl-C again leaves; so does Ctrl-D"
 
 
 class Keyboard:
@@ -117,6 +118,7 @@ class TypedLines:
 
     def __iter__(self) -> Iterator[str]:
         keyboard = self.keyboard
+        warned = False
         while True:
             if keyboard.later:
                 click.echo(f"{PROMPT}{keyboard.later[0]}")
@@ -124,13 +126,19 @@ class TypedLines:
                 continue
             begun, keyboard.begun = keyboard.begun, ""
             try:
-                yield begun + input(PROMPT + begun)
+                line = begun + input(PROMPT + begun)
             except KeyboardInterrupt:
+                if warned:
+                    raise
+                warned = True
                 click.echo(err=True)
-                note("Press Ctrl-D to leave")
+                note(AGAIN_LEAVES)
             except EOFError:
                 click.echo(err=True)
                 return
+            else:
+                warned = False
+                yield line
 
 
 def read_all() -> str:

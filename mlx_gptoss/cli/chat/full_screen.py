@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Callable, Generator, Iterator
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -12,13 +14,18 @@ from mlx_gptoss.cli.chat.interface import ShownAnswer
 from mlx_gptoss.cli.chat.layout import ScreenLayout, clean
 from mlx_gptoss.cli.chat.live_answer import LiveAnswer
 from mlx_gptoss.cli.chat.markdown import MarkdownBlocks, OutputPart
+from mlx_gptoss.cli.chat.pastes import shortened
 from mlx_gptoss.cli.chat.prompt import GOES_ON, MARK, MessagePrompt
+from mlx_gptoss.cli.chat.typed_ahead import TypedAhead
+from mlx_gptoss.cli.input_lines import AGAIN_LEAVES
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.harmony.events import Done
 
 if TYPE_CHECKING:
     from mlx_gptoss.engine.prompt_progress import PromptProgress
     from mlx_gptoss.harmony.events import Event, ToolCall
+
+AGAIN_SECONDS = 2.0  # a second Ctrl-C so soon after one that stopped an answer leaves
 
 
 class FullInterface:
@@ -34,21 +41,34 @@ class FullInterface:
         self._prompt = prompt  # None where stdin is a pipe
         self._turn: LiveAnswer | None = None
         self._view: AnswerView | None = None
-        self._next = ""  # initial text of the next prompt
+        self._typed = TypedAhead()
+        self._interrupted = -inf  # when Ctrl-C stopped an answer
 
     def messages(self) -> Iterator[str]:
-        """Yield typed messages, until Ctrl-D."""
+        """Yield typed messages, until Ctrl-D, or Ctrl-C twice."""
         assert self._prompt is not None
+        warned = False
         while True:
-            begin, self._next = self._next, ""
+            if (text := self._typed.next_message()) is not None:
+                self.echo(text)
+                self._prompt.remember(text)
+                yield text
+                continue
             print()
             try:
-                text = self._prompt.read(begin, status=self._status, recall=self.recall)
+                text = self._prompt.read(
+                    self._typed.take_draft(), status=self._status, recall=self.recall
+                )
             except KeyboardInterrupt:
-                note("Press Ctrl-D to leave")
+                soon = monotonic() - self._interrupted < AGAIN_SECONDS
+                if (warned or soon) and not self._prompt.unsent:
+                    raise
+                warned = True
+                note(AGAIN_LEAVES)
             except EOFError:
                 return
             else:
+                warned = False
                 if text.strip():
                     yield text.strip()
 
@@ -56,15 +76,18 @@ class FullInterface:
         """Show a turn while handling keys."""
         view = self._view = AnswerView(self.reasoning)
         turn = self._turn = LiveAnswer(
-            view, self.layout, stop=stop, status=self._status
+            view, self.layout, typed=self._typed, stop=stop, status=self._status
         )
         try:
             turn.run(events)
         finally:
             self._turn = None
-            self._next = turn.draft.text.lstrip("\n")
+        if turn.stopped:
+            self._typed.take_back()
+        if turn.interrupts:
+            self._interrupted = monotonic()
         stats = view.done.stats if isinstance(view.done, Done) else None
-        return ShownAnswer(view.answer, stats, stopped=turn.stops > 0)
+        return ShownAnswer(view.answer, stats, stopped=turn.stopped)
 
     def show_progress(self, progress: "PromptProgress") -> None:
         """Show in the line of the running answer how its prompt is read."""
@@ -96,13 +119,13 @@ class FullInterface:
         self._print([OutputPart(MarkdownBlocks(clean(answer)))])
 
     def echo(self, text: str) -> None:
-        lines = ("\n" + GOES_ON).join(clean(text).split("\n"))
+        lines = ("\n" + GOES_ON).join(shortened(clean(text).split("\n")))
         self._print(
             [OutputPart(Text.assemble((MARK, "bold cyan"), lines, overflow="fold"))]
         )
 
     def give_back(self, text: str) -> None:
-        self._next = "\n".join(one for one in (text, self._next) if one)
+        self._typed.take_back(text)
 
     def _print(self, parts: list[OutputPart]) -> None:
         columns = self.layout.console.size.width

@@ -1,6 +1,7 @@
 """Read single keys while an answer is streamed, without echo or Enter.
 
-Ctrl-C remains a signal, so that it always works.
+Ctrl-C remains a signal, so that it always works. Ctrl-Z is a key, because the screen
+has to be restored before the program is suspended.
 """
 
 import os
@@ -8,6 +9,8 @@ import select
 import sys
 import termios
 from codecs import getincrementaldecoder
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -37,6 +40,10 @@ class KeyReader:
         else:
             self._fd = self._own = os.open(TERMINAL, os.O_RDONLY | os.O_NOCTTY)
         self._before = termios.tcgetattr(self._fd)
+        self._begin()
+        return self
+
+    def _begin(self) -> None:
         mode = termios.tcgetattr(self._fd)
         mode[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN)
         mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
@@ -44,7 +51,19 @@ class KeyReader:
         mode[6][termios.VSUSP] = bytes([disabled])  # the cursor is hidden
         termios.tcsetattr(self._fd, termios.TCSADRAIN, mode)
         self._write(PASTES)
-        return self
+
+    def _end(self) -> None:
+        self._write(TYPES)
+        termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Give the terminal back for the length of the `with`."""
+        self._end()
+        try:
+            yield
+        finally:
+            self._begin()
 
     def __exit__(
         self,
@@ -52,8 +71,7 @@ class KeyReader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._write(TYPES)
-        termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+        self._end()
         if self._own is not None:
             os.close(self._own)
 

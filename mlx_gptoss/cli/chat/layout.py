@@ -29,6 +29,7 @@ STYLES = {
     "markdown.table.header": "bold",
     "markdown.table.border": "dim",
     "markdown.hr": "dim",
+    "markdown.math": "none",
 }
 ESCAPE = r"\x1b\[[\d;]*m"
 TRAILING = re.compile(rf"(?:{ESCAPE}| )+$")
@@ -74,6 +75,12 @@ def clean(text: str) -> str:
 
 def dim(text: str) -> Text:
     return Text(clean(text), style="dim", overflow="fold")
+
+
+def on_one_line(text: Text) -> Text:
+    """Shorten a text to one line."""
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
 
 
 def _without_blanks(line: str) -> str:

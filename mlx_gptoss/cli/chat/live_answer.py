@@ -1,11 +1,13 @@
 """Show one answer while it is generated: the model in a thread, keys and screen here.
 
-Esc or Ctrl-C stops the answer and keeps what has arrived; a third Ctrl-C ends the
-program even if the model does not respond. Ctrl-O unfolds reasoning. Approval questions
-are asked between two frames (see `question`); there Esc and Ctrl-C mean no. Other typed
-text is kept for the next prompt.
+Esc or Ctrl-C stops the answer and keeps what has arrived; a second Ctrl-C ends the
+program even if the model does not respond. Ctrl-O unfolds reasoning, Ctrl-Z suspends.
+Approval questions are asked between two frames (see `question`); there Esc and Ctrl-C
+mean no. Other typed text is shown below the answer (see `typed_ahead`): Enter keeps it
+as the next message, the rest is for the next prompt.
 """
 
+import os
 import signal
 import sys
 import threading
@@ -19,17 +21,16 @@ from typing import TYPE_CHECKING
 
 from prompt_toolkit.key_binding.key_processor import KeyPress
 from prompt_toolkit.keys import Keys
-from rich.cells import cell_len
 from rich.text import Text
 
 from mlx_gptoss.cli.chat.answer import AnswerView, call_line
 from mlx_gptoss.cli.chat.approval import NO, outcome
 from mlx_gptoss.cli.chat.keys import KeyReader
-from mlx_gptoss.cli.chat.layout import ScreenLayout, clean, dim
+from mlx_gptoss.cli.chat.layout import ScreenLayout, dim, on_one_line
 from mlx_gptoss.cli.chat.live_tail import LiveTail
 from mlx_gptoss.cli.chat.markdown import OutputPart
-from mlx_gptoss.cli.chat.prompt import MARK
-from mlx_gptoss.cli.chat.question import ApprovalQuestion, UnsentText
+from mlx_gptoss.cli.chat.question import ApprovalQuestion
+from mlx_gptoss.cli.chat.typed_ahead import TypedAhead
 from mlx_gptoss.cli.reading import reading_text
 from mlx_gptoss.harmony.events import Event, ToolCall
 
@@ -66,13 +67,15 @@ class LiveAnswer:
         view: AnswerView,
         layout: ScreenLayout,
         *,
+        typed: TypedAhead,
         stop: Callable[[], None],
         status: Callable[[], str],
     ) -> None:
         self.view = view
         self.layout = layout
-        self.draft = UnsentText()
-        self.stops = 0  # how often the user asked to stop
+        self.typed = typed
+        self.stopped = False  # by the user
+        self.interrupts = 0  # how often Ctrl-C was pressed
         self.progress: PromptProgress | None = None  # of the prompt being read
         self._stop = stop
         self._status = status
@@ -113,7 +116,7 @@ class LiveAnswer:
 
     def stop(self) -> None:
         """Stop the answer; repeated, because its start resets an earlier stop."""
-        self.stops = max(self.stops, 1)
+        self.stopped = True
         self._stop()
 
     def _work(self, events: Generator[Event]) -> None:
@@ -127,10 +130,14 @@ class LiveAnswer:
         self._came.put(AnswerEnded(error))
 
     def _frame(self, keys: KeyReader, tail: LiveTail) -> None:
-        self._obey(keys.wait(FRAME))
+        pressed = keys.wait(FRAME)
+        if any(press.key == Keys.ControlZ for press in pressed):
+            with tail.removed(), keys.released():
+                os.kill(0, signal.SIGTSTP)  # the whole job, as a terminal does
+        self._obey(pressed)
         while not self._came.empty() and self._asked is None:
             self._take(self._came.get())
-        if self.stops:
+        if self.stopped:
             self._stop()
             self._answer(NO)
         now = monotonic()
@@ -146,22 +153,25 @@ class LiveAnswer:
             self._ended = came
         elif isinstance(came, PendingApproval):
             self._asked = came
-            self._question = ApprovalQuestion(came.call, self.draft)
+            self._question = ApprovalQuestion(came.call, self.typed.draft)
         else:
             self.view.show(came)
 
     def _obey(self, pressed: list[KeyPress]) -> None:
-        """Handle keys; text answers a question or is kept for the next prompt."""
+        """Handle keys; text answers a question or is for the next message."""
         if any(press.key == Keys.ControlO for press in pressed):
             self.view.unfold()
-        if any(press.key == Keys.Escape for press in pressed):
+        texts = [one for one in pressed if one.key != Keys.ControlO]
+        if self._question is None:
+            texts = self.typed.type(texts)
+        if any(press.key == Keys.Escape for press in texts):
             self.stop()
             self._answer(NO)
-        texts = [one for one in pressed if one.key not in (Keys.ControlO, Keys.Escape)]
         if self._question is None:
-            for press in texts:
-                self.draft.type(press)
-        elif (choice := self._question.look(texts, monotonic())) and not self.stops:
+            return
+        texts = [one for one in texts if one.key != Keys.Escape]
+        choice = self._question.look(texts, monotonic())
+        if choice and not self.stopped:
             self._answer(choice)
 
     def _answer(self, choice: str) -> None:
@@ -173,10 +183,10 @@ class LiveAnswer:
             asked.answered.set()
 
     def _interrupt(self, signum: int, frame: FrameType | None) -> None:
-        self.stops += 1
-        if self.stops > 2:
+        self.interrupts += 1
+        if self.interrupts > 1:
             raise KeyboardInterrupt
-        self._stop()
+        self.stop()
 
     def _lines(self, parts: list[OutputPart], tail: LiveTail) -> list[str]:
         return self.layout.lines(parts, tail.size.columns)
@@ -190,34 +200,30 @@ class LiveAnswer:
             other = call != self.view.called  # several are pending: name this one
             shown = [OutputPart(call_line(call.name, call.arguments))] if other else []
             asked = [*shown, OutputPart(self._question.text())]
-            lines = [*self._lines(asked, tail), *self._drafted(columns)]
+            drafted = self.typed.blocking_line(self.layout, columns)
+            lines = [*self._lines(asked, tail), *drafted]
             fits = len(lines) + len(status) <= tail.room  # otherwise only the question
             return [*lines, *status] if fits else lines
         lines = self._lines(self.view.rest(), tail)
+        typed = self.typed.lines(self.layout, columns)
         return [
-            *lines[-max(1, tail.room - 3) :],
+            *lines[-max(1, tail.room - 3 - len(typed)) :],
             "",
             *self.layout.content(self._activity(now), columns),
+            *typed,
             *status,
         ]
-
-    def _drafted(self, columns: int) -> list[str]:
-        """Return the end of the text being typed, while it blocks letter answers."""
-        if not self.draft.typing:
-            return []
-        line = clean(self.draft.text.rpartition("\n")[2])
-        while cell_len(line) > columns - len(MARK) - 2:
-            line = line[1:]
-        return self.layout.content(Text.assemble((MARK, "bold cyan"), line), columns)
 
     def _activity(self, now: float) -> Text:
         seconds = now - self._began
         mark = SPINNER[int(seconds * TURNS_PER_SECOND) % len(SPINNER)]
-        what = "Stopping" if self.stops else self.view.activity
-        hint = "" if self.stops else "  Esc stops"
+        what = "Stopping" if self.stopped else self.view.activity
+        hint = "" if self.stopped else "  Esc stops"
         reading = reading_text(self.progress)
-        if not self.stops and self.view.thinking:
+        if not self.stopped and self.view.thinking:
             hint += ", Ctrl-O unfolds"
+        if not self.stopped and self.typed.draft.text.strip():
+            hint += ", Enter sends it next"
         return on_one_line(
             Text.assemble(
                 (mark, "cyan"),
@@ -226,9 +232,3 @@ class LiveAnswer:
                 (hint, "dim"),
             )
         )
-
-
-def on_one_line(text: Text) -> Text:
-    """Shorten a text to one line."""
-    text.no_wrap, text.overflow = True, "ellipsis"
-    return text

@@ -10,7 +10,8 @@ cursor down is always right. Knows terminal lines, not their content.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Self, TextIO
 
 SYNC, END_SYNC = (
@@ -39,6 +40,15 @@ class LiveTail:
         """Erase the tail and show the cursor."""
         self._write(f"\r{ERASE_BELOW}{SHOW}")
         self.lines = []
+
+    @contextmanager
+    def removed(self) -> Iterator[None]:
+        """Remove the tail for the length of the `with`; the next `paint` draws it."""
+        self.__exit__()
+        try:
+            yield
+        finally:
+            self.__enter__()
 
     @property
     def room(self) -> int:

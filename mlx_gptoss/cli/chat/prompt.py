@@ -1,13 +1,14 @@
 """The message editor: several lines, history, completion, a status line.
 
 Enter sends; Alt-Enter, Esc Enter or a backslash before Enter starts a new
-line, and pasted text keeps its lines. Knows nothing of models and chats.
+line, and pasted text keeps its lines; a long one is shown as one line until it is sent.
+Ctrl-Z suspends. Knows nothing of models and chats.
 """
 
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
@@ -17,11 +18,13 @@ from prompt_toolkit.data_structures import Size
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
 from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.styles import Style
 
 from mlx_gptoss.cli.chat.completion import is_completed
+from mlx_gptoss.cli.chat.pastes import Pastes
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.files import explain_os_error
 
@@ -47,9 +50,12 @@ class MessagePrompt:
     """Read messages; `history` is a file, or None to store none."""
 
     def __init__(self, *, history: Path | None, completer: Completer) -> None:
+        self._pastes = Pastes()
+        self._history = _UnfoldedHistory(_open_history(history), self._pastes)
         self._session: PromptSession[str] = PromptSession(
             multiline=True,
-            history=_history(history),
+            enable_suspend=True,
+            history=self._history,
             completer=completer,
             complete_while_typing=Condition(self._completes),
             complete_in_thread=True,
@@ -68,18 +74,28 @@ class MessagePrompt:
         `status` is shown below; Ctrl-O calls `recall`. Raises EOFError and
         KeyboardInterrupt.
         """
-        return self._session.prompt(
+        text = self._session.prompt(
             [("class:mark", MARK)],
-            default=begin,
+            default=self._pastes.fold_again(begin),
             bottom_toolbar=lambda: [("class:bottom-toolbar", status())],
-            key_bindings=_keys(recall),
+            key_bindings=_keys(recall, self._pastes),
         )
+        return self._pastes.unfold(text)
+
+    @property
+    def unsent(self) -> str:
+        """The text in the editor when it was interrupted."""
+        return self._session.default_buffer.text
+
+    def remember(self, text: str) -> None:
+        """Add a message to the history that was typed elsewhere."""
+        self._history.append_string(text)
 
     def _completes(self) -> bool:
         return is_completed(self._session.default_buffer.document.text_before_cursor)
 
 
-def _keys(recall: Callable[[], None]) -> KeyBindings:
+def _keys(recall: Callable[[], None], pastes: Pastes) -> KeyBindings:
     keys = KeyBindings()
 
     @keys.add("enter")
@@ -96,6 +112,17 @@ def _keys(recall: Callable[[], None]) -> KeyBindings:
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
+    @keys.add(Keys.BracketedPaste)
+    def _(event: KeyPressEvent) -> None:
+        text = event.data.replace("\r\n", "\n").replace("\r", "\n")
+        event.current_buffer.insert_text(pastes.fold(text))
+
+    @keys.add("backspace")
+    def _(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        mark = pastes.mark_at_end(buffer.document.text_before_cursor)
+        buffer.delete_before_cursor(len(mark) or event.arg)
+
     @keys.add("c-o")
     def _(event: KeyPressEvent) -> None:
         run_in_terminal(recall)
@@ -111,6 +138,24 @@ class _Output(Vt100_Output):
 
     def get_rows_below_cursor_position(self) -> int:
         return 1
+
+
+class _UnfoldedHistory(History):
+    """A history that stores the whole text of pastes."""
+
+    def __init__(self, stored: History, pastes: Pastes) -> None:
+        super().__init__()
+        self._stored = stored
+        self._pastes = pastes
+
+    def append_string(self, string: str) -> None:
+        super().append_string(self._pastes.unfold(string))
+
+    def load_history_strings(self) -> Iterable[str]:
+        return self._stored.load_history_strings()
+
+    def store_string(self, string: str) -> None:
+        self._stored.store_string(string)
 
 
 class _TypedLines(FileHistory):
@@ -147,7 +192,7 @@ def _open_output() -> _Output:
     )
 
 
-def _history(path: Path | None) -> History:
+def _open_history(path: Path | None) -> History:
     """Open the private history file; use memory if it cannot be written."""
     if path is None:
         return InMemoryHistory()

@@ -29,9 +29,9 @@ ERASE_ALL = Keys.ControlU
 class UnsentText:
     """Text typed for the next message; `typing` until it is set aside by Enter."""
 
-    def __init__(self) -> None:
-        self.text = ""
-        self.typing = False
+    def __init__(self, text: str = "") -> None:
+        self.text = text
+        self.typing = bool(text.strip())
 
     def type(self, press: KeyPress) -> None:
         if press.key in ERASE:
