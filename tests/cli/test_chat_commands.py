@@ -13,7 +13,8 @@ from mlx_gptoss.chat.sessions import Sessions
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.chat import clipboard
 from mlx_gptoss.cli.chat.commands import COMMANDS
-from mlx_gptoss.cli.chat.files import expand, with_file
+from mlx_gptoss.cli.chat.commands.sampling import changed
+from mlx_gptoss.cli.chat.files import named_files, with_file
 from mlx_gptoss.cli.chat.session import SessionOptions, open_conversation
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.tool_options import ToolOptions
@@ -165,6 +166,10 @@ def test_a_chat_is_exported_once(name: str) -> None:
         ("/export", "there is nothing to"),
         ("/tools pyton", "there is no tool `pyton`"),
         ("/model ./none", "./none"),
+        ("/settings warmth=2", "/settings takes NAME=VALUE, such as temperature=0.7"),
+        ("/settings temperature=hot", "`temperature` is 'hot', expected a number"),
+        ("/settings top-p=2", "`top_p` is 2.0, expected a number from 0 to 1"),
+        ("/settings seed=1.5", "`seed` is '1.5', expected a whole number"),
     ],
 )
 def test_a_mistake_is_one_line(line: str, problem: str) -> None:
@@ -233,6 +238,44 @@ def test_a_model_that_cannot_be_had_leaves_the_one_before() -> None:
         assert conversation.model == "demo"
 
 
+@pytest.mark.parametrize("command", ["/new", "/reset", "/clear"])
+def test_a_new_conversation_says_what_becomes_of_the_last(command: str) -> None:
+    result = chat("a", command, command, "b")
+    last = Sessions.open().list()[1]
+    assert result.stderr.splitlines() == [
+        f"A new conversation; the last one stays saved: /load {last.id[:8]} goes back "
+        f"to it, `mlx-gptoss sessions delete {last.id[:8]}` deletes it",
+        "A new conversation",
+    ]
+    gone = chat("a", command, options="--private").stderr
+    assert gone == "A new conversation; the last one was not saved, and is gone\n"
+
+
+@pytest.mark.parametrize("command", ["/quit", "/exit", "/bye"])
+def test_a_command_leaves(command: str) -> None:
+    result = chat("a", command, "b")
+    assert (result.exit_code, result.stdout) == (0, "one\n")
+
+
+def test_settings_are_shown_and_changed() -> None:
+    runtime = scripted_runtime(ONE, TWO)
+    lines = "/settings\n/settings temperature=0.5 top-k 40\n/settings default\na\n"
+    shown = run(runtime, stdin=lines).stderr.splitlines()
+    rest = "min-p 0.0 · max-tokens none · seed none"
+    assert shown == [
+        f"temperature 0.0 · top-p 1.0 · top-k 0 · {rest}",
+        f"temperature 0.5 · top-p 1.0 · top-k 40 · {rest}",
+        f"temperature 1.0 · top-p 1.0 · top-k 0 · {rest}",
+    ]
+
+
+def test_settings_hold_for_the_next_answers() -> None:
+    result = chat("/settings max-tokens=8", "a", "/reset", "b")
+    assert result.stderr.count("(stopped at --max-tokens") == 2
+    params = changed(SamplingParams(seed=7), "seed=none top_p=0.9")
+    assert params == SamplingParams(top_p=0.9)
+
+
 def test_tools_are_given_and_taken() -> None:
     lines = ("/tools", "/tools browser=.", "/tools browser.open=deny", "/tools off")
     shown = chat(*lines).stderr.splitlines()
@@ -251,11 +294,48 @@ def test_tools_are_given_and_taken() -> None:
 def test_files_are_named_in_a_message() -> None:
     Path("a.txt").write_text("alpha ``` beta\n")
     Path("b c.md").write_text("gamma")
-    text = expand('Compare @a.txt, with @"b c.md" and a@b.c @dataclass.')
-    assert text == (
+    result = chat('Compare @a.txt, with @"b c.md" and a@b.c @dataclass.')
+    assert messages()[0] == (
         'Compare @a.txt, with @"b c.md" and a@b.c @dataclass.\n\n'
         "`a.txt`:\n````\nalpha ``` beta\n````\n\n`b c.md`:\n```\ngamma\n```"
     )
+    assert result.stderr.splitlines() == [
+        "(no such file: `dataclass`; the text is sent as it is)",
+        "(attached a.txt, 15 tokens)",
+        "(attached b c.md, 5 tokens)",
+    ]
+
+
+def test_folders_and_missing_files_are_told_apart_from_code() -> None:
+    Path("src").mkdir()
+    found = named_files(
+        "@src/ @no.txt,\n@dataclass\n@app.route('/x') @b/c a@d.e @~nobody/x"
+    )
+    assert (found.files, found.folders) == ((), ("src/",))
+    assert found.missing == ("no.txt", "b/c", "~nobody/x")
+    assert named_files("what is @override?").missing == ("override",)
+
+
+def test_a_file_that_was_attached_is_not_attached_again() -> None:
+    Path("a.txt").write_text("alpha")
+    result = chat("@a.txt", "@a.txt again", "/file a.txt")
+    assert messages()[2] == "@a.txt again"
+    assert result.stderr.splitlines()[1:] == [
+        "(`a.txt` is attached already, and did not change)",
+        "a.txt is attached already, and did not change",
+    ]
+    again = chat("/file a.txt", "/file a.txt", "see @a.txt")
+    assert again.stderr.count("attached already") == 2
+    assert messages()[0].count("alpha") == 1
+
+
+def test_a_file_that_changed_is_attached_again() -> None:
+    Path("a.txt").write_text("alpha")
+    chat("@a.txt")
+    Path("a.txt").write_text("beta")
+    result = chat("@a.txt", options="--continue")
+    assert "(attached a.txt, 4 tokens)" in result.stderr
+    assert "beta" in messages()[2]
 
 
 def test_a_file_goes_with_the_next_message() -> None:
@@ -279,9 +359,9 @@ def test_a_file_that_cannot_be_read_is_one_line(
     name: str, content: bytes, problem: str
 ) -> None:
     Path(name).write_bytes(content)
-    with pytest.raises(PromptError) as caught:
-        expand(f"read @{name}")
-    assert str(caught.value).startswith(problem)
+    result = chat(f"read @{name}")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"Error: {problem}")
 
 
 def test_a_file_too_long_for_the_context_loses_nothing() -> None:

@@ -90,10 +90,8 @@ def test_commands_change_the_conversation() -> None:
     assert notes[:2] == ["Effort: low", "Instructions: Be kind."]
     assert notes[3].startswith("prompt ")
     assert notes[4].startswith("conversation: ") and notes[4].endswith(" tokens")
-    assert notes[5:7] == [
-        "Forgotten",
-        "There is no /nonsense; /help lists the commands",
-    ]
+    assert notes[5].startswith("A new conversation; the last one stays saved: /load ")
+    assert notes[6] == "There is no /nonsense; /help lists the commands"
 
 
 def test_help_lists_every_command() -> None:

@@ -32,6 +32,7 @@ class ChatLoop:
         self.conversation = conversation
         self.interface = interface
         self.commands = {command.name: command for command in commands}
+        self.leaving = False  # set by /quit
 
     def run(self, first: str | None = None) -> None:
         """Run until the user leaves; `first` is the first message."""
@@ -43,6 +44,8 @@ class ChatLoop:
                 self.obey(found[1], found[2] or "")
             else:
                 self.say(text)
+            if self.leaving:
+                return
 
     def say(self, text: str) -> None:
         """Send a message; give it back if it cannot be sent."""
@@ -53,6 +56,8 @@ class ChatLoop:
             self.interface.give_back(text)
             self._fail(error)
         else:
+            for remark in self.conversation.take_remarks():
+                note(f"({remark})")
             if not self.answer(events):
                 self.conversation.attached = attached
                 self.interface.give_back(text)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_gptoss.cli.chat.approval import ApprovalPrompt, with_policy
-from mlx_gptoss.cli.chat.files import expand, read_file, with_file
+from mlx_gptoss.cli.chat.files import ATTACHED, compose, read_file, with_file
 from mlx_gptoss.cli.chat.model_too_large import explaining
 from mlx_gptoss.cli.options import named_model
 from mlx_gptoss.cli.tool_options import OpenTools, ToolOptions, open_tools
@@ -72,6 +72,7 @@ class ChatSession:
             store.say = self._warn  # not in the middle of an answer
         self.lost_adapter: str | None = None  # of a resumed chat, if not loaded
         self.attached: list[tuple[str, str]] = []  # names and texts of files
+        self._remarks: list[str] = []  # about the files of the last message
         self.stats: Statistics | None = None  # of the last answer
         self.used = 0  # tokens of the history
         self._problem = ""
@@ -88,22 +89,47 @@ class ChatSession:
         return self.given.browser
 
     def send(self, text: str) -> "Generator[Event]":
-        """Send `text` with the files it names and those attached."""
-        message = expand(text)
-        for name, content in self.attached:
-            message = with_file(message, name, content)
-        self.attached = []
-        return self.chat.send(message)
+        """Send `text` with the files it names and those attached.
 
-    def attach(self, path: Path) -> int:
-        """Attach a file to the next message; return its number of tokens."""
+        `take_remarks` then says which files went along, and which did not.
+        """
+        message, remarks = compose(
+            text, self.attached, is_shown=self._is_shown, count=self._tokens
+        )
+        events = self.chat.send(message)
+        self.attached, self._remarks = [], remarks
+        return events
+
+    def take_remarks(self) -> list[str]:
+        """Return the remarks about the files of the last message, once."""
+        remarks, self._remarks = self._remarks, []
+        return remarks
+
+    def attach(self, path: Path) -> str:
+        """Attach a file to the next message, unless it is already; say which."""
+        text = read_file(path)
+        file = str(path), text
+        if file in self.attached or self._is_shown(with_file("", *file)):
+            return ATTACHED.format(path)
+        self.attached.append(file)
+        return f"{path} goes with your next message ({self._tokens(text):,} tokens)"
+
+    def _is_shown(self, block: str) -> bool:
+        """Say whether the model is shown a file in an earlier message."""
+        earlier = self.chat.messages[self.chat.forgotten :]
+        return any(one.role == "user" and block in one.text for one in earlier)
+
+    def _tokens(self, text: str) -> int:
         from mlx_gptoss.harmony.render.encode import encode_within
         from mlx_gptoss.harmony.render.pieces import Piece
 
-        text, runtime = read_file(path), self.runtime
-        tokens = len(encode_within([Piece(text)], runtime.tokenizer, runtime.context))
-        self.attached.append((str(path), text))
-        return tokens
+        runtime = self.runtime
+        return len(encode_within([Piece(text)], runtime.tokenizer, runtime.context))
+
+    def set_params(self, params: "SamplingParams") -> None:
+        """Sample with other settings from the next answer on."""
+        self.setup = replace(self.setup, params=params)
+        self.chat.params = params
 
     def answered(self, stats: "Statistics | None") -> None:
         """Record an answer's statistics and the length of the history."""

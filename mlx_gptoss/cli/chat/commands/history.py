@@ -55,9 +55,21 @@ def undo(loop: "ChatLoop", argument: str) -> None:
     note(f"Removed: {short(question)}")
 
 
-def reset(loop: "ChatLoop", argument: str) -> None:
-    loop.conversation.start_anew()
-    note("Forgotten")
+def start_anew(loop: "ChatLoop", argument: str) -> None:
+    """Start a new conversation; say how to return to the last one, or delete it."""
+    conversation = loop.conversation
+    chat = conversation.chat
+    id, asked = chat.id[:8], bool(chat.messages)
+    conversation.start_anew()
+    if not asked:
+        note("A new conversation")
+    elif conversation.store is None:
+        note("A new conversation; the last one was not saved, and is gone")
+    else:
+        note(
+            f"A new conversation; the last one stays saved: /load {id} goes back to "
+            f"it, `mlx-gptoss sessions delete {id}` deletes it"
+        )
 
 
 def copy(loop: "ChatLoop", argument: str) -> None:
@@ -104,7 +116,11 @@ COMMANDS = (
     ),
     ChatCommand("branch", "[N]", "continue in a copy, up to question N", branch),
     ChatCommand("undo", "", "forget the last question and its answer", undo),
-    ChatCommand("reset", "", "start a new conversation", reset),
+    ChatCommand(
+        "new", "", "start a new conversation; this one stays saved", start_anew
+    ),
+    ChatCommand("reset", "", "the same as /new", start_anew),
+    ChatCommand("clear", "", "the same as /new", start_anew),
     ChatCommand(
         "copy",
         "[code]",

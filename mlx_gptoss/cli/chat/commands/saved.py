@@ -28,8 +28,7 @@ def file(loop: "ChatLoop", argument: str) -> None:
     """Attach a file to the next message."""
     if not argument:
         raise PromptError("name a file: /file PATH")
-    tokens = loop.conversation.attach(Path(argument).expanduser())
-    note(f"{argument} goes with your next message ({tokens:,} tokens)")
+    note(loop.conversation.attach(Path(argument).expanduser()))
 
 
 def image(loop: "ChatLoop", argument: str) -> None:
