@@ -81,7 +81,7 @@ def test_what_is_under_way_ends_as_it_will_stay(text: str) -> None:
         ("Use <br> and </kbd>.", ["", "Use <br> and </kbd>."]),
         ("[a](http://b.c)", ["", "a (http://b.c)"]),
         ("![a](b.png)", ["", "!a (b.png)"]),
-        (r"so \(a_1 * b_2 * c\) is", ["", r"so \(a_1 * b_2 * c\) is"]),
+        (r"so \(a_1 * b_2 * c\) is", ["", "so a₁ * b₂ * c is"]),
         ("[a]: http://b.c", ["", "[a]: http://b.c"]),
         ("|a|\n|-|\n|1|2|", ["", "|a|", "|-|", "|1|2|"]),
         ('[a](b.c "d")', ["", '[a](b.c "d")']),

@@ -2,8 +2,8 @@
 
 A block is finished when the next one starts; list items and lines of code are finished
 one by one, so that a long answer scrolls as it arrives. Every word of the text is
-shown: HTML, links and images are left as written. Knows blocks and their formatting;
-knows no terminal.
+shown: HTML, links and images are left as written. Formulas become readable text (see
+`mathematics`). Knows blocks and their formatting; knows no terminal.
 """
 
 import re
@@ -14,13 +14,14 @@ from html import unescape
 from typing import ClassVar
 
 from markdown_it import MarkdownIt
-from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from rich import markdown
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.syntax import Syntax
 from rich.text import Text
+
+from mlx_gptoss.cli.chat.math_rules import BLOCK, SOURCE, TAG, add_mathematics
 
 THEME = "ansi_dark"  # the terminal's own colours, which suit any background
 DEEPEST = 8  # levels of nesting that are formatted; deeper blocks are left as written
@@ -33,7 +34,6 @@ WORD = re.compile(r"[^\W_]+")
 NUMERAL = re.compile(
     r"^[ \t>]*\d+[.)]", re.MULTILINE
 )  # list markers: shown, but in no token
-MATHS = {"(": "\\)", "[": "\\]"}
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,20 @@ class FencedCode(markdown.CodeBlock):
         yield CodeLines(code, self.lexer_name, 0, code.count("\n") + 1)
 
 
+class DisplayedFormula(markdown.CodeBlock):
+    """A formula on lines of its own, indented."""
+
+    @classmethod
+    def create(cls, markdown: markdown.Markdown, token: Token) -> "DisplayedFormula":
+        return cls("text", markdown.code_theme)
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> RenderResult:
+        formula = Text(str(self.text), style="markdown.math", overflow="fold")
+        yield Padding(formula, (0, 0, 0, min(INDENT, options.max_width // 4)))
+
+
 class HorizontalRule(markdown.HorizontalRule):
     """A short line, because a full-width one would wrap in a narrower window."""
 
@@ -183,7 +197,9 @@ MarkdownBlocks.elements = markdown.Markdown.elements | {
     "fence": FencedCode,
     "code_block": FencedCode,
     "hr": HorizontalRule,
+    BLOCK: DisplayedFormula,
 }
+MarkdownBlocks.inlines = markdown.Markdown.inlines | {TAG}
 
 
 @dataclass(frozen=True)
@@ -237,23 +253,8 @@ def _parser() -> MarkdownIt:
     options = {"html": False, "maxNesting": NESTING}
     parser = MarkdownIt("commonmark", options).enable(["table", "strikethrough"])
     parser.disable(["reference", "image"])
-    parser.inline.ruler.before("escape", "maths", _maths)
+    add_mathematics(parser)
     return parser
-
-
-def _maths(state: StateInline, silent: bool) -> bool:
-    r"""Leave `\( ... \)` and `\[ ... \]` alone: they are full of `_` and `*`."""
-    opening = state.src[state.pos : state.pos + 2]
-    if opening[:1] != "\\" or opening[1:] not in MATHS:
-        return False
-    end = state.src.find(MATHS[opening[1:]], state.pos + 2)
-    if end < 0:
-        return False
-    if not silent:
-        token = state.push("code_inline", "code", 0)
-        token.content = state.src[state.pos : end + 2]
-    state.pos = end + 2
-    return True
 
 
 def _parse(text: str) -> list[Token]:
@@ -275,7 +276,8 @@ def _loses_words(source: str, tokens: list[Token]) -> bool:
     for token in tokens:
         for one in (token, *(token.children or ())):
             if not one.children:
-                text = f"{one.content} {one.info} {one.attrs.get('href', '')}"
+                content = one.meta.get(SOURCE, one.content)
+                text = f"{content} {one.info} {one.attrs.get('href', '')}"
                 kept.update(WORD.findall(text))
     written = Counter(WORD.findall(unescape(NUMERAL.sub("", source))))
     return bool(written - kept)
