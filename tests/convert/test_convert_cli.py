@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,8 @@ def test_convert_writes_a_folder_and_says_what_it_did(
     source: Path, tmp_path: Path
 ) -> None:
     result = run(source, tmp_path / "dst", "--recipe", "q4")
-    assert (result.exit_code, result.stderr) == (0, "")
+    said = f"Next: mlx-gptoss chat -m {tmp_path / 'dst'}\n"
+    assert (result.exit_code, result.stderr) == (0, said)
     assert result.stdout.splitlines()[-1] == f"862 kB in {tmp_path / 'dst'}"
     assert (tmp_path / "dst" / "config.json").is_file()
 
@@ -82,6 +85,47 @@ def test_an_existing_target_is_refused_in_one_line(
     assert "already exists" in result.stderr
 
 
+def test_the_next_command_is_one_to_type(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(source, "my model").stderr == "Next: mlx-gptoss chat -m './my model'\n"
+    listed = CliRunner().invoke(cli, ["models"]).stdout
+    assert "./my model  " in listed
+    said = run(source, "dst.gguf", "--to", "gguf").stderr.splitlines()[-1]
+    command, file = said.rsplit(" ", 1)
+    assert command == "Next: llama-server -m" and Path(file).is_file()
+
+
+INTERRUPTED = """
+import os, signal, sys
+from mlx_gptoss_convert.write import conversion
+real = conversion.write_shard
+def write_shard(run, shard):
+    real(run, shard)
+    os.kill(os.getpid(), getattr(signal, sys.argv.pop()))
+conversion.write_shard = write_shard
+from mlx_gptoss.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_an_interrupted_conversion_says_how_to_resume(
+    source: Path, tmp_path: Path, name: str, code: int
+) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, "convert", str(source)]
+    ended = subprocess.run(
+        [*command, str(tmp_path / "dst"), name], capture_output=True, text=True
+    )
+    assert (ended.returncode, "run the same command with --resume" in ended.stderr) == (
+        code,
+        True,
+    ), ended.stderr
+    resumed = run(source, tmp_path / "dst", "--resume")
+    assert (resumed.exit_code, resumed.stderr[:5]) == (0, "Next:")
+
+
 class SlowHub(Hub):
     """A Hub that reports a download of 200 MB and returns its cache folder."""
 
@@ -100,4 +144,5 @@ def test_a_download_is_not_silent(source: Path, tmp_path: Path, command: str) ->
         words = ["verify", str(made), "--against", "owner/model"]
     services = Services(hub=SlowHub(cache=source))
     result = CliRunner().invoke(cli, words, obj=services)
-    assert (result.exit_code, result.stderr) == (0, "Downloading owner/model: 200 MB\n")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("Downloading owner/model: 200 MB\n")

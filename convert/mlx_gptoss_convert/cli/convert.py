@@ -5,8 +5,9 @@ from pathlib import Path
 import click
 
 from mlx_gptoss.cli.given import is_given
-from mlx_gptoss.cli.options import MemorySizeType
+from mlx_gptoss.cli.options import MemorySizeType, model_argument
 from mlx_gptoss.cli.terminal import note
+from mlx_gptoss_convert.cli.ending import says_how_to_resume, show_next
 from mlx_gptoss_convert.cli.sources import find_source
 from mlx_gptoss_convert.cli.writing_options import (
     recipe_option,
@@ -20,7 +21,7 @@ OUTPUTS = ("mlx", "hf", "gguf")
 
 
 @click.command(name="convert", short_help="Convert a checkpoint")
-@click.argument("src", metavar="SRC")
+@model_argument("src", metavar="SRC")
 @click.argument("dst", metavar="DST", type=click.Path(path_type=Path))
 @recipe_option
 @click.option(
@@ -150,6 +151,10 @@ def convert_command(
     if dry_run:
         show_plan(plan, as_json=as_json)
         return
-    with JsonLines() if as_json else Bar("Converting") as progress:
+    with (
+        says_how_to_resume(dst),
+        JsonLines() if as_json else Bar("Converting") as progress,
+    ):
         convert(plan, dst, resume=resume, progress=progress)
     show_result(plan, dst, as_json=as_json)
+    show_next(dst, to)

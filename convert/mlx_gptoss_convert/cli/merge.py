@@ -5,7 +5,9 @@ from pathlib import Path
 import click
 
 from mlx_gptoss.cli.given import refuse_given
+from mlx_gptoss.cli.options import model_argument
 from mlx_gptoss.cli.terminal import note
+from mlx_gptoss_convert.cli.ending import says_how_to_resume, show_next
 from mlx_gptoss_convert.cli.sources import find_adapter, find_source
 from mlx_gptoss_convert.cli.writing_options import (
     recipe_option,
@@ -18,7 +20,7 @@ OUTPUTS = ("mlx", "hf", "gguf", "peft", "mlx-lm")
 
 
 @click.command(name="merge", short_help="Merge an adapter into a model")
-@click.argument("model", metavar="MODEL")
+@model_argument(metavar="MODEL")
 @click.argument("adapter", metavar="ADAPTER")
 @click.argument("dst", metavar="DST", type=click.Path(path_type=Path))
 @recipe_option
@@ -115,8 +117,12 @@ def merge_command(
         return
     for line in prepared.notes:
         note(line)
-    with JsonLines() if as_json else Bar("Merging") as progress:
+    with (
+        says_how_to_resume(dst),
+        JsonLines() if as_json else Bar("Merging") as progress,
+    ):
         loss = merge(prepared, dst, resume=resume, progress=progress)
     show_result(prepared.plan, dst, as_json=as_json)
     if loss is not None:
         show_loss(loss, as_json=as_json)
+    show_next(dst, to)
