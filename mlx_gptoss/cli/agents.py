@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,11 @@ from mlx_gptoss.cli.settings import default_model
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.diagnostics.agents.endpoint import CONTEXT_TOKENS, DEFAULT_URL, Endpoint
 from mlx_gptoss.diagnostics.agents.known_agents import AGENTS
+from mlx_gptoss.files import user_home
 
 if TYPE_CHECKING:
     from mlx_gptoss.diagnostics.agents.cases import CaseResult
+    from mlx_gptoss.diagnostics.agents.setup import FileChange
     from mlx_gptoss.diagnostics.agents.steps import StepResult
     from mlx_gptoss.diagnostics.http_client import HttpClient
 
@@ -57,9 +59,14 @@ def agents() -> None:
     help="Context length to tell the agent, in tokens",
 )
 @click.option(
+    "--default",
+    is_flag=True,
+    help="Change the agent's default settings instead of writing a profile",
+)
+@click.option(
     "--file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Settings file to change instead of the agent's own",
+    help="Settings file to change instead",
 )
 @click.option(
     "--dry-run", is_flag=True, help="Show what would change, without changing it"
@@ -70,31 +77,60 @@ def setup(
     key: str | None,
     model: str | None,
     context: int,
+    default: bool,
     file: Path | None,
     dry_run: bool,
 ) -> None:
-    """Write the settings of a coding agent so that it uses this server.
+    """Write a profile with which a coding agent uses this server.
 
-    Everything else in its files is kept, comments included, and each old file is
-    saved next to the new one. The change is shown, with the command that undoes it.
+    The agent reads it only when it is started with the command that is printed; its
+    default settings stay as they are. With --default or --file they are changed:
+    everything else in them is kept, comments included, and each old file is saved next
+    to the new one. What is written is shown, with the command that undoes it.
     """
+    from mlx_gptoss.diagnostics.agents.profiles import profile_of
     from mlx_gptoss.diagnostics.agents.setup import prepare, write
     from mlx_gptoss.diagnostics.http_client import HttpClient
 
+    if default and file is not None:
+        raise click.UsageError("--default and --file name other files: give one")
     token = api_key(key, needed=False, made=False)
     chosen = model or _served_model(HttpClient(url, token, timeout=5))
-    changes = prepare(tool, Endpoint(url, chosen, token, context), file=file)
+    endpoint = Endpoint(url, chosen, token, context)
+    own = None if default or file is not None else profile_of(tool, user_home())
+    changes = prepare(tool, endpoint, file=file, profile=own is not None)
     needed = [change for change in changes if change.needed]
     for change in needed:
         click.echo(change.diff(), nl=False, err=not dry_run)
     if not needed:
         note(f"{AGENTS[tool].title} is already set up: nothing to change")
+        for line in [own.removal] if own else _restoring(changes):
+            note(f"undo: {line}")
     elif dry_run:
         note("Nothing was written (--dry-run)")
     else:
         for change, backup in zip(needed, write(needed), strict=True):
             note(_written(change.path, backup))
-        note(f"Start the model with `mlx-gptoss serve`, then `{AGENTS[tool].start}`")
+        if own is not None and any(change.before is not None for change in needed):
+            note(f"Remove the profile: {own.removal}")
+    start = own.command(AGENTS[tool].start) if own else AGENTS[tool].start
+    if not dry_run:
+        note(f"Start the model with `mlx-gptoss serve`, then: {start}")
+
+
+def _restoring(changes: "Sequence[FileChange]") -> Iterator[str]:
+    """Yield the commands that bring the newest backups back."""
+    from mlx_gptoss.diagnostics.agents.settings.replacement import latest_backup
+
+    for change in changes:
+        backup = latest_backup(change.path)
+        if backup is not None:
+            yield shlex.join(["mv", str(backup), str(change.path.resolve())])
+        else:
+            yield (
+                f"remove from {change.path} what `--file NEW --dry-run` prints: it has "
+                "no backup"
+            )
 
 
 def _written(path: Path, backup: Path | None) -> str:

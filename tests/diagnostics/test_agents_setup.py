@@ -172,7 +172,7 @@ def test_what_cannot_be_read_is_refused_and_left_alone(
     home: Path, tool: str, text: str, fault: str
 ) -> None:
     path = put(home, FILES[tool], text)
-    result = CliRunner().invoke(cli, ["agents", "setup", tool, "-m", "x"])
+    result = CliRunner().invoke(cli, ["agents", "setup", tool, "-m", "x", "--default"])
     assert (result.exit_code, result.stdout) == (1, "")
     assert f"Error: `{path}`: {fault}" in result.stderr
     assert result.stderr.count("\n") == 1
@@ -191,7 +191,9 @@ def test_a_file_that_is_no_text_is_refused(home: Path) -> None:
 @pytest.mark.parametrize("tool", AGENTS)
 @pytest.mark.parametrize("model", ["a\udc80", "a\nb"])
 def test_an_id_that_is_no_text_is_refused(home: Path, tool: str, model: str) -> None:
-    result = CliRunner().invoke(cli, ["agents", "setup", tool, "-m", model])
+    result = CliRunner().invoke(
+        cli, ["agents", "setup", tool, "-m", model, "--default"]
+    )
     assert result.stderr.startswith("Error: the model's id 'a")
     assert (result.stderr.count("\n"), list(home.iterdir())) == (1, [])
 
@@ -212,7 +214,9 @@ def test_what_cannot_be_changed_in_place_is_left_alone(
     home: Path, tool: str, text: str, fault: str
 ) -> None:
     path = put(home, FILES[tool], text)
-    result = CliRunner().invoke(cli, ["agents", "setup", tool, "-m", "demo"])
+    result = CliRunner().invoke(
+        cli, ["agents", "setup", tool, "-m", "demo", "--default"]
+    )
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
     assert fault in result.stderr and path.read_text() == text
 
@@ -264,7 +268,8 @@ def test_a_failed_write_leaves_the_old_file(home: Path) -> None:
 def test_a_dry_run_prints_the_change_and_writes_nothing(home: Path) -> None:
     path = put(home, FILES["codex"], CODEX)
     result = CliRunner().invoke(
-        cli, ["agents", "setup", "codex", "-m", "gpt-oss-20b", "--dry-run"]
+        cli,
+        ["agents", "setup", "codex", "-m", "gpt-oss-20b", "--default", "--dry-run"],
     )
     assert result.exit_code == 0
     assert result.stdout.startswith(f"--- {path}\n+++ {path}\n@@ ")
@@ -274,7 +279,9 @@ def test_a_dry_run_prints_the_change_and_writes_nothing(home: Path) -> None:
 
 def test_setup_shows_the_change_and_how_to_undo_it(home: Path) -> None:
     path = put(home, FILES["codex"], CODEX)
-    result = CliRunner().invoke(cli, ["agents", "setup", "codex", "-m", "demo"])
+    result = CliRunner().invoke(
+        cli, ["agents", "setup", "codex", "-m", "demo", "--default"]
+    )
     assert (result.exit_code, result.stdout) == (0, "")
     assert '+model = "demo"\n' in result.stderr
     undo = next(line for line in result.stderr.splitlines() if "undo: " in line)
@@ -283,7 +290,7 @@ def test_setup_shows_the_change_and_how_to_undo_it(home: Path) -> None:
 
 
 def test_without_a_server_the_default_model_is_taken(home: Path) -> None:
-    arguments = ["agents", "setup", "cline", "--url", "http://127.0.0.1:1"]
+    arguments = ["agents", "setup", "cline", "--url", "http://127.0.0.1:1", "--default"]
     result = CliRunner().invoke(cli, arguments)
     assert "No server is running at http://127.0.0.1:1" in result.stderr
     found = read(home / FILES["cline"])["providers"]["openai-compatible"]

@@ -57,7 +57,9 @@ def test_a_killed_run_leaves_a_whole_file_and_the_next_no_litter(
     config: Path, event: str, count: int
 ) -> None:
     killed = [sys.executable, "-c", KILLED, event, str(count), "agents", "setup"]
-    ended = subprocess.run([*killed, "codex", "-m", "demo"], capture_output=True)
+    ended = subprocess.run(
+        [*killed, "codex", "-m", "demo", "--default"], capture_output=True
+    )
     assert ended.returncode == -signal.SIGKILL
     assert config.read_text() == OLD
     assert len(files(config.parent)) > 1  # something lies about
@@ -71,7 +73,7 @@ def test_a_run_killed_between_two_files_is_finished_by_the_next(home: Path) -> N
     first, second = home / ".aider.conf.yml", home / ".aider.model.metadata.json"
     first.write_text("stream: no\n")
     killed = [sys.executable, "-c", KILLED, "os.rename", "2", "agents", "setup"]
-    subprocess.run([*killed, "aider", "-m", "demo"], capture_output=True)
+    subprocess.run([*killed, "aider", "-m", "demo", "--default"], capture_output=True)
     assert "openai/demo" in first.read_text() and not second.exists()
     write([change for change in prepare("aider", OURS) if change.needed])
     assert "openai/demo" in second.read_text()

@@ -22,6 +22,7 @@ import pytest
 
 from mlx_gptoss.diagnostics.agents.endpoint import Endpoint
 from mlx_gptoss.diagnostics.agents.known_agents import AGENTS
+from mlx_gptoss.diagnostics.agents.profiles import AgentProfile, profile_of
 from mlx_gptoss.diagnostics.agents.setup import prepare
 from tests.support.serve_process import Served, run
 
@@ -230,10 +231,17 @@ ROUTES = {
 AGENT_SECONDS = 120
 
 
+def _started_with(own: AgentProfile, arguments: list[str]) -> list[str]:
+    """Put the options of a profile behind a subcommand, such as `exec`."""
+    subcommand = [one for one in arguments[:1] if not one.startswith("-")]
+    return [*subcommand, *own.arguments, *arguments[len(subcommand) :]]
+
+
 @pytest.mark.soak
+@pytest.mark.parametrize("way", ["profile", "default"])
 @pytest.mark.parametrize("tool", PACKAGES)
 def test_an_agent_that_was_set_up_is_served(
-    served: Served, tmp_path: Path, tool: str
+    served: Served, tmp_path: Path, tool: str, way: str
 ) -> None:
     """Its requests are accepted; what the demo says to its long prompt is no matter.
 
@@ -245,14 +253,15 @@ def test_an_agent_that_was_set_up_is_served(
     home, project = tmp_path / "home", tmp_path / "project"
     project.mkdir()
     there = Endpoint(served.url, served.model, served.token)
-    for change in prepare(tool, there, home=home):
+    for change in prepare(tool, there, home=home, profile=way == "profile"):
         change.write()
+    own = profile_of(tool, home) if way == "profile" else AgentProfile([])
     before = len(served.log.read_text())
     with (tmp_path / "said").open("wb") as said:
         agent = subprocess.Popen(
-            [program, *arguments, SUM],
+            [program, *_started_with(own, arguments), SUM],
             cwd=project,
-            env=os.environ | {"HOME": str(home)},
+            env=os.environ | {"HOME": str(home)} | own.environment,
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=subprocess.STDOUT,

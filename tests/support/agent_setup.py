@@ -25,14 +25,16 @@ cli()
 
 
 def set_up(tool: str = "codex", *more: str) -> Result:
-    return CliRunner().invoke(cli, ["agents", "setup", tool, "-m", "demo", *more])
+    """Change the default settings of a tool."""
+    words = ["agents", "setup", tool, "-m", "demo", "--default", *more]
+    return CliRunner().invoke(cli, words)
 
 
 def failing(event: str, count: int, tool: str) -> subprocess.CompletedProcess[str]:
     """Set a tool up in a process whose system fails at the `count`th `event`."""
     command = [sys.executable, "-c", FAILING, event, str(count), "agents", "setup"]
     return subprocess.run(
-        [*command, tool, "-m", "demo"], capture_output=True, text=True
+        [*command, tool, "-m", "demo", "--default"], capture_output=True, text=True
     )
 
 

@@ -5,6 +5,7 @@
     write(changes)                           # all files or none, with backups
 
 known_agents.py  the supported agents: their files and keys
+profiles.py      files of their own for the agents, and how to start with them
 setup.py         from the name of an agent to the changes of its files
 settings/        editing TOML, YAML and JSON in place, and replacing files
 endpoint.py      a server's URL, model and key

@@ -2,7 +2,8 @@
 
 All were run against a server with these settings (codex 0.171, opencode 1.18, cline
 3.0, cn 1.5 for Continue, Claude Code 2.1) except aider, whose keys are from its
-documentation. Knows files and keys; reads and writes nothing.
+documentation. `profiles.py` has files of our own beside them. Knows files and keys;
+reads and writes nothing.
 """
 
 from collections.abc import Callable, MutableMapping, MutableSequence, Sequence

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mlx_gptoss.diagnostics.agents.endpoint import Endpoint
 from mlx_gptoss.diagnostics.agents.known_agents import AGENTS, SettingsFile
+from mlx_gptoss.diagnostics.agents.profiles import profile_of
 from mlx_gptoss.diagnostics.agents.settings import replacement
 from mlx_gptoss.diagnostics.agents.settings.edit import edit_text
 from mlx_gptoss.errors import ConfigError
@@ -61,10 +62,16 @@ def write(changes: Sequence[FileChange]) -> list[Path | None]:
 
 
 def prepare(
-    tool: str, endpoint: Endpoint, *, home: Path | None = None, file: Path | None = None
+    tool: str,
+    endpoint: Endpoint,
+    *,
+    home: Path | None = None,
+    file: Path | None = None,
+    profile: bool = False,
 ) -> Sequence[FileChange]:
     """Return the changes that point the agent `tool` at `endpoint`; write nothing.
 
+    They change the agent's default settings, or write those of a `profile` of its own.
     `file` replaces the path of the agent's first file. Raises ConfigError for a file
     that cannot be parsed or edited.
     """
@@ -74,6 +81,8 @@ def prepare(
     files = list(known.files(home))
     if file is not None:
         files = [SettingsFile(file, files[0].kind, files[0].edit)]
+    elif profile:
+        files = list(profile_of(tool, home).files)
     elif hidden := known.hidden_by(home):
         raise ConfigError(
             f"{known.title} reads `{hidden}`, but would ignore it beside a new "

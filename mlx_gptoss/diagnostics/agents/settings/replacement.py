@@ -99,6 +99,17 @@ def _make_backup(path: Path) -> Path:
     return backup
 
 
+def latest_backup(path: Path) -> Path | None:
+    """Return the newest backup of a file, None if there is none."""
+    path = path.resolve()
+    found = [
+        one
+        for one in path.parent.glob("*.backup-*")
+        if BACKUP.fullmatch(one.name.removeprefix(path.name))
+    ]
+    return max(found, key=lambda one: one.name, default=None)
+
+
 def _restore(backup: Path, path: Path) -> None:
     os.replace(backup, path)
     backup.unlink(missing_ok=True)  # still there if both names are one file
