@@ -7,6 +7,7 @@ checkpoint.py          open a checkpoint
 folder.py              find config, index and shards; json_files.py reads small JSON
 safetensors_header.py  read and check the header of one file
 matching.py            match stored tensors with those the config demands
+renaming.py            read other tools' names; stack experts stored one by one
 mismatch.py            explain why they differ; tool_signatures.py: names of other tools
 adapters/              LoRA adapters: recognize, read and write
 parameters.py          arrays in memory and their stored tensors
@@ -16,7 +17,8 @@ value_checks.py        check values for NaN; summary.py, notices.py: for `inspec
 tokenizer/             text to token ids and back
 hub/                   model names to folders; downloads
 
-A new tensor layout is data in `format/layout.py`.
+A new tensor layout is data in `format/layout.py`, other names in
+`format/foreign_names.py`.
 
 The names are imported on first use: opening a checkpoint does not start MLX, and the
 command line, which only asks the hub for folders, imports none of this.

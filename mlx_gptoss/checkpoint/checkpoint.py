@@ -11,18 +11,43 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mlx_gptoss.checkpoint.folder import CheckpointFiles, find_files, read_headers
+from mlx_gptoss.checkpoint.folder import (
+    describe_index_fault,
+    find_files,
+    read_headers,
+)
 from mlx_gptoss.checkpoint.json_files import read_json
 from mlx_gptoss.checkpoint.matching import match_tensors
 from mlx_gptoss.checkpoint.mismatch import explain_mismatch
-from mlx_gptoss.checkpoint.parameters import Parameter, list_parameters, part_of
+from mlx_gptoss.checkpoint.parameters import (
+    KINDS,
+    Parameter,
+    list_parameters,
+    part_of,
+)
+from mlx_gptoss.checkpoint.renaming import NamedTensors, name_tensors
 from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
 from mlx_gptoss.errors import CheckpointError, ConfigError
-from mlx_gptoss.format.config import ModelConfig, parse_quantization, read_token_ids
+from mlx_gptoss.format.config import (
+    ModelConfig,
+    Quantization,
+    parse_quantization,
+    read_token_ids,
+)
 from mlx_gptoss.format.file_names import CONFIG, GENERATION_CONFIG
-from mlx_gptoss.format.layout import LAYOUTS, PARTS, Layout, Structure, detect_layout
+from mlx_gptoss.format.layout import (
+    FLOATS,
+    LM_HEAD,
+    PARTS,
+    Layout,
+    Structure,
+    detect_layout,
+)
 
-HEAD = "lm_head.weight"
+Stored = Mapping[str, StoredTensor]
+HEAD, EMBEDDING = "lm_head", "model.embed_tokens"
+STALE_INDEX = "download that file again, or remove the index if it is another model's"
+ROUTER_BIAS = "model.layers.{n}.mlp.router.bias"
 
 
 @dataclass(frozen=True)
@@ -31,7 +56,9 @@ class Checkpoint:
 
     `tensors` maps canonical names (see `format/layout.py`) to byte ranges: file, offset
     from its start, length, stored dtype and shape. q, k and v of a fused file are three
-    ranges of one stored tensor.
+    ranges of one stored tensor; experts stored one by one are the parts of one. A head
+    that is tied has the embedding's tensors. `notes` say what was read otherwise than
+    the files have it.
     """
 
     folder: Path
@@ -41,6 +68,19 @@ class Checkpoint:
     layout: Layout
     structure: Structure = field(repr=False)
     tensors: Mapping[str, StoredTensor] = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the output head is the embedding."""
+        head = self.tensors.get(f"{HEAD}.weight")
+        return head is not None and head == self.tensors.get(f"{EMBEDDING}.weight")
+
+    @property
+    def stored_parts(self) -> list[StoredTensor]:
+        """All tensors as they lie in the files, those of a tied head once."""
+        found = (part for tensor in self.tensors.values() for part in tensor.parts)
+        return list(dict.fromkeys(found))
 
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -51,18 +91,25 @@ class Checkpoint:
 
     @cached_property
     def bytes_by_part(self) -> dict[str, int]:
-        """Stored bytes of embedding, attention, router, experts, norms and lm_head."""
+        """Stored bytes of embedding, attention, router, experts, norms and lm_head.
+
+        A tied head has none.
+        """
         total: dict[str, int] = defaultdict(int)
         for name, tensor in self.tensors.items():
             total[part_of(name)] += tensor.nbytes
-        return {part: total[part] for part in PARTS}
+        return self._without_tied_head(total)
 
     def loaded_bytes_by_part(self, float_bytes: int) -> dict[str, int]:
         """Bytes of each part in memory with `float_bytes` per float."""
         total: dict[str, int] = defaultdict(int)
         for parameter in self.parameters:
             total[parameter.part] += parameter.nbytes(float_bytes)
-        return {part: total[part] for part in PARTS}
+        return self._without_tied_head(total)
+
+    def _without_tied_head(self, total: Mapping[str, int]) -> dict[str, int]:
+        found = {part: total[part] for part in PARTS}
+        return found | {LM_HEAD: 0} if self.is_tied else found
 
 
 def open_checkpoint(folder: str | Path, *, strict: bool = False) -> Checkpoint:
@@ -74,24 +121,30 @@ def open_checkpoint(folder: str | Path, *, strict: bool = False) -> Checkpoint:
     """
     files = find_files(Path(folder).expanduser())
     raw = read_json(files.folder / CONFIG)
-    check_not_tied(raw, files)
     config = ModelConfig.from_dict(raw, strict=strict)
     config = replace(config, eos_token_ids=read_stop_tokens(config, files.folder))
     stored = read_headers(files)
-    layout = detect_layout(
-        {name: (tensor.dtype, tensor.shape) for name, tensor in stored.items()},
-        mlx="quantization" in raw,
-    )
+    index_fault = describe_index_fault(files, stored)
+    named = NamedTensors(stored, single_experts=False, notes=())
+    layout = None
     try:
-        _, modules = parse_quantization(raw)  # the tensors themselves give the default
+        named = name_tensors(stored)
+        layout = find_layout(named, raw)
         if layout is None:
             raise no_weights_error(files.folder, stored)
-        match = match_tensors(stored, config, layout, modules)
+        tensors = with_tied_head(named.tensors, raw, layout)
+        config = with_stored_experts(config, layout, tensors)
+        match = match_tensors(tensors, config, layout, read_modules(raw, tensors))
     except (CheckpointError, ConfigError) as error:
-        reason = explain_mismatch(raw, config, layout, stored)
+        reason = explain_mismatch(raw, config, layout, named.tensors) or (
+            index_fault and f"{index_fault}: {STALE_INDEX}"
+        )
         if reason is None:
             raise
         raise CheckpointError(reason) from error
+    notes = [*files.notes, *named.notes]
+    if index_fault is not None:
+        notes.append(f"{index_fault}: the files themselves are read")
     return Checkpoint(
         folder=files.folder,
         files=files.weights,
@@ -100,33 +153,70 @@ def open_checkpoint(folder: str | Path, *, strict: bool = False) -> Checkpoint:
         layout=layout,
         structure=match.structure,
         tensors=match.tensors,
+        notes=tuple(notes),
     )
 
 
-def no_weights_error(
-    folder: Path, stored: Mapping[str, StoredTensor]
-) -> CheckpointError:
+def find_layout(named: NamedTensors, raw: Mapping[str, Any]) -> Layout | None:
+    return detect_layout(
+        {name: (tensor.dtype, tensor.shape) for name, tensor in named.tensors.items()},
+        mlx="quantization" in raw,
+        single_experts=named.single_experts,
+    )
+
+
+def with_stored_experts(
+    config: ModelConfig, layout: Layout, tensors: Stored
+) -> ModelConfig:
+    """Take the numbers of experts from the routers if they differ from layer to layer.
+
+    One number in `config.json` is then that of the model before it was pruned.
+    """
+    names = (
+        layout.stored_name(ROUTER_BIAS.format(n=n))
+        for n in range(config.num_hidden_layers)
+    )
+    found = [tensors[name].shape for name in names if name in tensors]
+    counts = [shape[0] for shape in found if len(shape) == 1]
+    whole = len(counts) == config.num_hidden_layers
+    differ = whole and len(set(counts)) > 1
+    if not differ or config.experts_by_layer or max(counts) > config.num_local_experts:
+        return config
+    return config.with_experts(counts)
+
+
+def read_modules(
+    raw: Mapping[str, Any], tensors: Stored
+) -> dict[str, Quantization | None]:
+    """Read the settings of quantized modules; there are none if all tensors are floats.
+
+    The tensors themselves give the default.
+    """
+    if all(tensor.dtype in FLOATS for tensor in tensors.values()):
+        return {}
+    return parse_quantization(raw)[1]
+
+
+def with_tied_head(tensors: Stored, raw: Mapping[str, Any], layout: Layout) -> Stored:
+    """Let the embedding be the head of a tied model that has none of its own.
+
+    A stored head is used, tied or not, as transformers does.
+    """
+    names = {
+        layout.stored_name(f"{HEAD}.{kind}"): layout.stored_name(f"{EMBEDDING}.{kind}")
+        for kind in KINDS
+    }
+    if raw.get("tie_word_embeddings") is not True or names.keys() & tensors.keys():
+        return tensors
+    found = {head: tensors[own] for head, own in names.items() if own in tensors}
+    return {**tensors, **found}
+
+
+def no_weights_error(folder: Path, stored: Stored) -> CheckpointError:
     """Make the error for tensors that are not gpt-oss's."""
     first = f": the first of its tensors is `{min(stored)}`" if stored else ""
     return CheckpointError(
         f"`{folder}` has no gpt-oss weights{first}; give a gpt-oss checkpoint"
-    )
-
-
-def check_not_tied(raw: Mapping[str, Any], files: CheckpointFiles) -> None:
-    """Raise ConfigError for a tied head; the message depends on the stored tensors."""
-    if raw.get("tie_word_embeddings") is not True:
-        return
-    heads = {HEAD, *(layout.stored_name(HEAD) for layout in LAYOUTS)}
-    if heads.isdisjoint(read_headers(files)):
-        raise ConfigError(
-            "`config.json` has `tie_word_embeddings` = True and the weights have no "
-            "head of their own (`lm_head.weight`), which is not supported: save the "
-            "model untied"
-        )
-    raise ConfigError(
-        "`config.json` has `tie_word_embeddings` = True, but the weights have a head "
-        "of their own (`lm_head.weight`): set it to false if that head is the model's"
     )
 
 

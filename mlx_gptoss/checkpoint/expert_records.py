@@ -12,7 +12,6 @@ def expert_records(checkpoint: Checkpoint) -> dict[int, ExpertRecords]:
 
     Raises ConfigError if the experts cannot be streamed.
     """
-    count = checkpoint.config.num_local_experts
     stacks: dict[int, dict[str, StackedTensor]] = {}
     for parameter in checkpoint.parameters:
         path, _, kind = parameter.name.rpartition(".")
@@ -24,9 +23,16 @@ def expert_records(checkpoint: Checkpoint) -> dict[int, ExpertRecords]:
                 "quantized experts can be streamed from disk: convert them with "
                 "`mlx-gptoss convert`, or use `--experts resident`"
             )
+        if len(parameter.sources) > 1:
+            raise ConfigError(
+                f"`{checkpoint.folder}` has one tensor per expert, and only stacks of "
+                "experts can be streamed from disk: convert them with `mlx-gptoss "
+                "convert`, or use `--experts resident`"
+            )
         (source,) = parameter.sources
         found = LAYER_NUMBER.search(parameter.name)
         assert found is not None, f"{parameter.name=}"
+        count = checkpoint.config.experts_in(int(found[1]))
         name = f"{path.rpartition('.')[2]}.{kind}"
         one = source.nbytes // count
         stack = StackedTensor(
@@ -34,7 +40,8 @@ def expert_records(checkpoint: Checkpoint) -> dict[int, ExpertRecords]:
         )
         stacks.setdefault(int(found[1]), {})[name] = stack
     records = {
-        layer: ExpertRecords(layer, count, found) for layer, found in stacks.items()
+        layer: ExpertRecords(layer, checkpoint.config.experts_in(layer), found)
+        for layer, found in stacks.items()
     }
     if len({each.record_bytes for each in records.values()}) > 1:
         raise ConfigError(
@@ -61,5 +68,4 @@ def expert_bytes_in_memory(checkpoint: Checkpoint, float_bytes: int) -> int:
         for parameter in checkpoint.parameters
         if parameter.part == EXPERTS and not parameter.name.endswith(".bias")
     )
-    config = checkpoint.config
-    return total // (config.num_hidden_layers * config.num_local_experts)
+    return total // checkpoint.config.total_experts

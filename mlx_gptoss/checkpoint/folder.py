@@ -1,6 +1,7 @@
 """Find the files of a checkpoint: `config.json`, the index and the shards.
 
-Reads names, small JSON files and headers, but no weights.
+Reads names, small JSON files and headers, but no weights. An index decides which files
+are read; one that names none of those that are there is stale, and ignored.
 """
 
 import re
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_gptoss.checkpoint.adapters.recognize import adapter_files, describe_adapter
-from mlx_gptoss.checkpoint.json_files import read_json
+from mlx_gptoss.checkpoint.json_files import is_stale_index, read_json
 from mlx_gptoss.checkpoint.safetensors_header import StoredTensor, read_header
 from mlx_gptoss.errors import CheckpointError, ConfigError
 from mlx_gptoss.format.file_names import CONFIG, GGUF, INDEX
@@ -36,6 +37,7 @@ class CheckpointFiles:
     folder: Path
     weights: tuple[Path, ...]
     index: Mapping[str, str] | None
+    notes: tuple[str, ...] = ()
 
 
 def find_files(path: Path) -> CheckpointFiles:
@@ -56,16 +58,20 @@ def find_files(path: Path) -> CheckpointFiles:
         raise CheckpointError(f"`{folder}` is {adapter}")
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"`{folder}` has no `{CONFIG}`{describe_folder(folder)}")
+    notes: tuple[str, ...] = ()
     if (folder / INDEX).is_file():
         index = read_index(folder / INDEX)
         names = sorted(set(index.values()))
-        return CheckpointFiles(folder, tuple(folder / name for name in names), index)
+        if not is_stale_index(folder, names):
+            files = tuple(folder / name for name in names)
+            return CheckpointFiles(folder, files, index)
+        notes = (f"`{INDEX}` names files that are not here: not read",)
     if not weights:
         raise CheckpointError(
             f"`{folder}` has no `*.safetensors`{describe_unsupported(folder)}"
         )
     check_shard_numbers(weights)
-    return CheckpointFiles(folder, tuple(weights), None)
+    return CheckpointFiles(folder, tuple(weights), None, notes)
 
 
 def find_weights(folder: Path) -> list[Path]:
@@ -116,7 +122,8 @@ def find_single_file(path: Path) -> CheckpointFiles:
         raise CheckpointError(
             f"`{path}` has no `{CONFIG}` beside it: give a checkpoint's folder"
         )
-    if (path.parent / INDEX).is_file():
+    index = path.parent / INDEX
+    if index.is_file() and path.name in read_index(index).values():
         return find_files(path.parent)
     return CheckpointFiles(path.parent, (path,), None)
 
@@ -165,22 +172,26 @@ def read_headers(files: CheckpointFiles) -> dict[str, StoredTensor]:
                     "belong there"
                 )
             tensors[name] = tensor
-    if files.index is not None:
-        check_index(files.index, tensors, files.folder)
     check_dtypes(files.folder, tensors)
     return tensors
 
 
-def check_index(
-    index: Mapping[str, str], tensors: Mapping[str, StoredTensor], folder: Path
-) -> None:
-    for name, shard in index.items():
-        if name not in tensors or tensors[name].file.name != shard:
-            found = f"in `{tensors[name].file.name}`" if name in tensors else "nowhere"
-            raise CheckpointError(
-                f"tensor `{name}` is {found}, `{folder / INDEX}` says `{shard}`: "
-                "download both again"
+def describe_index_fault(
+    files: CheckpointFiles, tensors: Mapping[str, StoredTensor]
+) -> str | None:
+    """Describe the first contradiction between the index and the files, if any."""
+    for name, shard in (files.index or {}).items():
+        if name not in tensors:
+            return (
+                f"tensor `{name}` is nowhere, `{files.folder / INDEX}` says `{shard}`"
             )
+        found = tensors[name].file.name
+        if found != shard:
+            return (
+                f"tensor `{name}` is in `{found}`, `{files.folder / INDEX}` says "
+                f"`{shard}`"
+            )
+    return None
 
 
 def check_dtypes(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:

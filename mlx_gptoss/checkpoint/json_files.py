@@ -1,10 +1,12 @@
 """Read small JSON objects beside the weights."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from mlx_gptoss.errors import ConfigError
+from mlx_gptoss.format.file_names import WEIGHTS
 
 MAX_JSON_BYTES = 64 << 20
 
@@ -24,6 +26,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"`{path}` is not a JSON object: download it again")
     return value
+
+
+def is_stale_index(folder: Path, shards: Iterable[str]) -> bool:
+    """Whether an index names none of a folder's weight files, but has others beside it.
+
+    `shards` are the names of files in the index.
+    """
+    if any((folder / name).exists() for name in shards):
+        return False
+    return any(path.exists() for path in folder.glob(f"model{WEIGHTS}"))
 
 
 def read_json_or_empty(path: Path) -> dict[str, Any]:

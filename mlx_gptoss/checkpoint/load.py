@@ -78,13 +78,15 @@ def load_parameters(
         why = ", which overflows in gpt-oss-120b" if dtype == mx.float16 else ""
         raise CheckpointError(f"cannot load as {name}{why}: use float32 or bfloat16")
     wanted = [x for x in checkpoint.parameters if select is None or select(x)]
-    check_room(sum(x.nbytes(COMPUTE_DTYPES[dtype]) for x in wanted))
-    adopted = {} if share is None else map_parameters(wanted, dtype, share)
-    rest = [x for x in wanted if x.name not in adopted]
+    first = {x.sources: x for x in reversed(wanted)}  # a tied head is the embedding
+    distinct = [x for x in wanted if first[x.sources] is x]
+    check_room(sum(x.nbytes(COMPUTE_DTYPES[dtype]) for x in distinct))
+    adopted = {} if share is None else map_parameters(distinct, dtype, share)
+    rest = [x for x in distinct if x.name not in adopted]
     with open_files(checkpoint.files) as files:
         read = read_parameters(rest, dtype, files, progress or (lambda *_: None))
     found = adopted | read
-    return {x.name: found[x.name] for x in wanted}
+    return {x.name: found[first[x.sources].name] for x in wanted}
 
 
 def map_parameters(
@@ -143,8 +145,11 @@ def start_reading(
     array = empty(parameter.shape, memory_dtype(parameter, dtype))
     view = np.asarray(array)
     if parameter.transposed:
-        (source,) = parameter.sources
-        pieces = split_into_chunks(source, values=view[0].size)
+        pieces = (
+            piece
+            for source in parameter.sources
+            for piece in split_into_chunks(source, values=view[0].size)
+        )
         parts = [(piece, view[e]) for e, piece in enumerate(pieces)]
         return array, [
             pool.submit(read_chunk, fill_transposed, files, *x) for x in parts

@@ -75,10 +75,9 @@ def match_tensors(
             quantization[matrix.path] = setting
         specs = matrix_specs(matrix, setting, layout, rows[name])
         for kind, spec in specs.items():
-            tensor = require_tensor(
-                layout.stored_name(f"{matrix.path}.{kind}"), spec, stored
-            )
-            used.add(tensor.name)
+            kept_as = layout.stored_name(f"{matrix.path}.{kind}")
+            tensor = require_tensor(kept_as, spec, stored)
+            used.add(kept_as)
             if rows[name] != matrix.shape[-2]:
                 tensor = slice_rows(tensor, first_row[name], matrix.shape[-2])
             found[f"{matrix.path}.{kind}"] = tensor
@@ -112,7 +111,10 @@ def find_setting(
     stored: Mapping[str, StoredTensor],
     modules: Modules,
 ) -> Quantization | None:
-    """Infer how a matrix is quantized from its weight and scales; None is dense."""
+    """Infer how a matrix is quantized from its weight and scales; None is dense.
+
+    A setting of `config.json` for a dense matrix is stale: `notices` names it.
+    """
     if matrix.part == EXPERTS and layout.expert_form == BLOCKS:
         check_expert_settings(matrix, modules)
         return MXFP4
@@ -121,19 +123,19 @@ def find_setting(
     if weight is None or matrix.path not in modules:
         return found  # a missing weight is reported later, with its shape
     said = modules[matrix.path]
-    if said != found and (found is not None or weight.dtype in FLOATS):
+    if found is not None and said != found:
         raise ConfigError(
             f"`config.json` has `quantization.{matrix.path}` = "
             f"{describe_setting(said)}, but `{weight.name}` in `{weight.file}` is "
-            f"{describe_setting(found, weight.dtype)}: remove that entry, the tensors "
-            "themselves decide"
+            f"{describe_setting(found)}: remove that entry, the tensors themselves "
+            "decide"
         )
     return found
 
 
-def describe_setting(setting: Quantization | None, dtype: str = "false") -> str:
+def describe_setting(setting: Quantization | None) -> str:
     if setting is None:
-        return dtype
+        return "false"
     return f"{setting.mode} in {setting.bits} bits, groups of {setting.group_size}"
 
 
@@ -238,15 +240,15 @@ def require_tensor(
     tensor = stored[name]
     if tensor.dtype not in dtypes:
         raise CheckpointError(
-            f"tensor `{name}` in `{tensor.file}` has dtype {tensor.dtype}, expected "
-            f"{' or '.join(dtypes)}: {NOT_BF16}"
+            f"tensor `{tensor.name}` in `{tensor.file}` has dtype {tensor.dtype}, "
+            f"expected {' or '.join(dtypes)}: {NOT_BF16}"
         )
     if tensor.shape != shape:
         turned = tensor.shape == (*shape[:-2], *reversed(shape[-2:]))
         advice = "it is transposed, save it the other way" if turned else OTHER_CONFIG
         raise CheckpointError(
-            f"tensor `{name}` in `{tensor.file}` has shape {tensor.shape}, expected "
-            f"{shape}: {advice}"
+            f"tensor `{tensor.name}` in `{tensor.file}` has shape {tensor.shape}, "
+            f"expected {shape}: {advice}"
         )
     return tensor
 
@@ -272,7 +274,8 @@ def check_unexpected(stored: Mapping[str, StoredTensor], used: set[str]) -> None
     )
     if extra:
         more = f" (and {len(extra) - 1} more)" if len(extra) > 1 else ""
+        tensor = stored[extra[0]]
         raise CheckpointError(
-            f"tensor `{extra[0]}`{more} in `{stored[extra[0]].file}` has no place in "
-            f"this model: save the model without it, or {OTHER_CONFIG}"
+            f"tensor `{tensor.name}`{more} in `{tensor.file}` has no place in this "
+            f"model: save the model without it, or {OTHER_CONFIG}"
         )

@@ -6,14 +6,14 @@ no file.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
-from mlx_gptoss.checkpoint.tool_signatures import find_signature, read_quant_method
+from mlx_gptoss.checkpoint.tool_signatures import find_signature
 from mlx_gptoss.format.config import ModelConfig
-from mlx_gptoss.format.layout import FLOATS, Layout
+from mlx_gptoss.format.layout import HARMLESS_TENSORS, Layout, matrices, vectors
 
 Stored = Mapping[str, StoredTensor]
 
@@ -34,18 +34,25 @@ class Evidence:
     parts: int = 1
 
 
+EXPERTS_KEY = "num_local_experts"
 EVIDENCE = (
     Evidence("vocab_size", "model.embed_tokens.weight", 0),
     Evidence("vocab_size", "lm_head.weight", 0),
     Evidence("hidden_size", "model.norm.weight", 0),
     Evidence("hidden_size", EVERY_LAYER + "input_layernorm.weight", 0),
     Evidence("num_attention_heads", EVERY_LAYER + "self_attn.sinks", 0),
-    Evidence("num_local_experts", EVERY_LAYER + "mlp.router.bias", 0),
-    Evidence("num_local_experts", EVERY_LAYER + "mlp.experts.gate_up_proj.bias", 0),
-    Evidence("num_local_experts", EVERY_LAYER + "mlp.experts.gate_proj.bias", 0),
-    Evidence("num_local_experts", EVERY_LAYER + "mlp.experts.down_proj.bias", 0),
     Evidence("intermediate_size", EVERY_LAYER + "mlp.experts.gate_up_proj.bias", 1, 2),
     Evidence("intermediate_size", EVERY_LAYER + "mlp.experts.gate_proj.bias", 1),
+)
+# Of one layer; layers may differ.
+EXPERT_EVIDENCE = tuple(
+    Evidence(EXPERTS_KEY, EVERY_LAYER + name, 0)
+    for name in (
+        "mlp.router.bias",
+        "mlp.experts.gate_up_proj.bias",
+        "mlp.experts.gate_proj.bias",
+        "mlp.experts.down_proj.bias",
+    )
 )
 
 
@@ -56,16 +63,12 @@ def explain_mismatch(
     found = find_signature(stored)
     if found is not None:
         name, what = found
-        return f"tensor `{name}` in `{stored[name].file}` {what}"
+        return f"tensor `{stored[name].name}` in `{stored[name].file}` {what}"
     if layout is None:
         return None
-    method = read_quant_method(raw)
-    if method is not None and "quantization" not in raw and all_floats(stored):
-        return (
-            f"`config.json` says `quant_method` = {method!r}, but the tensors are not "
-            "quantized: remove `quantization_config` from it"
-        )
-    return explain_sizes(config, layout, stored)
+    return explain_sizes(config, layout, stored) or explain_names(
+        config, layout, stored
+    )
 
 
 def explain_sizes(config: ModelConfig, layout: Layout, stored: Stored) -> str | None:
@@ -77,8 +80,43 @@ def explain_sizes(config: ModelConfig, layout: Layout, stored: Stored) -> str | 
     )
 
 
-def all_floats(stored: Stored) -> bool:
-    return all(tensor.dtype in FLOATS for tensor in stored.values())
+def explain_names(config: ModelConfig, layout: Layout, stored: Stored) -> str | None:
+    """Explain that some tensors are missing while others have unknown names."""
+    needed = list(needed_names(config, layout))
+    missing = [name for name in needed if name not in stored]
+    known = {*needed, *possible_names(config, layout)}
+    unknown = sorted(
+        name for name in set(stored) - known if not HARMLESS_TENSORS.fullmatch(name)
+    )
+    if not missing or not unknown:
+        return None
+    tensor = stored[unknown[0]]
+    return (
+        f"`{tensor.file.parent}` has no tensor `{missing[0]}`{and_more(missing)}, but "
+        f"`{tensor.name}`{and_more(unknown)}, which gpt-oss has not: another tool's "
+        "names or another model's weights, export them under Hugging Face's names"
+    )
+
+
+def and_more(names: Sequence[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+
+
+def needed_names(config: ModelConfig, layout: Layout) -> Iterator[str]:
+    """Yield the stored names of weights, biases and vectors."""
+    for matrix in matrices(config, layout.experts):
+        yield layout.stored_name(f"{matrix.path}.weight")
+        if matrix.has_bias:
+            yield layout.stored_name(f"{matrix.path}.bias")
+    for vector in vectors(config):
+        yield layout.stored_name(vector.name)
+
+
+def possible_names(config: ModelConfig, layout: Layout) -> Iterator[str]:
+    """Yield the stored names of what quantized matrices have besides."""
+    for matrix in matrices(config, layout.experts):
+        for kind in ("scales", "biases"):
+            yield layout.stored_name(f"{matrix.path}.{kind}")
 
 
 def explain_layer_count(
@@ -121,18 +159,26 @@ def explain_wrong_sizes(
     config: ModelConfig, layout: Layout, stored: Stored
 ) -> str | None:
     """Compare the sizes in `config.json` with those of the tensors."""
-    wrong: dict[str, int] = {}
+    wrong: dict[str, Any] = {}
+    layers = range(config.num_hidden_layers)
     for key in dict.fromkeys(evidence.key for evidence in EVIDENCE):
-        sizes = dict(find_sizes(key, config, layout, stored))
+        sizes = dict(find_sizes(key, layers, layout, stored))
         if len(set(sizes.values())) > 1:
             return describe_disagreement(key, sizes)
         for size in sizes.values():
             if size != getattr(config, key):
                 wrong[key] = size
     wrong |= find_wrong_heads(config, layout, stored, wrong)
+    counts = [dict(find_sizes(EXPERTS_KEY, [n], layout, stored)) for n in layers]
+    for sizes in counts:
+        if len(set(sizes.values())) > 1:
+            return describe_disagreement(EXPERTS_KEY, sizes)
+    there = [next(iter(sizes.values())) for sizes in counts if sizes]
+    if len(there) == len(layers) and there != [*map(config.experts_in, layers)]:
+        wrong[EXPERTS_KEY] = there[0] if len(set(there)) == 1 else there
     if not wrong:
         return None
-    said = ", ".join(f"`{key}` = {getattr(config, key)}" for key in wrong)
+    said = ", ".join(f"`{key}` = {said_size(config, key)}" for key in wrong)
     true = ", ".join(map(str, wrong.values()))
     return (
         f"`config.json` has {said}, the weights in "
@@ -141,15 +187,20 @@ def explain_wrong_sizes(
     )
 
 
+def said_size(config: ModelConfig, key: str) -> Any:
+    """Return what `config.json` says, a list if its layers differ in experts."""
+    by_layer = list(config.experts_by_layer) if key == EXPERTS_KEY else []
+    return by_layer or getattr(config, key)
+
+
 def find_sizes(
-    key: str, config: ModelConfig, layout: Layout, stored: Stored
+    key: str, layers: Sequence[int], layout: Layout, stored: Stored
 ) -> Iterator[tuple[str, int]]:
     """Yield the tensors that show a size, each with its value."""
-    for evidence in EVIDENCE:
+    for evidence in EVIDENCE + EXPERT_EVIDENCE:
         if evidence.key != key:
             continue
-        layers = config.num_hidden_layers if "{n}" in evidence.tensor else 1
-        for n in range(layers):
+        for n in layers if "{n}" in evidence.tensor else (0,):
             tensor = stored.get(layout.stored_name(evidence.tensor.format(n=n)))
             if tensor is not None and len(tensor.shape) > evidence.axis:
                 yield tensor.name, tensor.shape[evidence.axis] // evidence.parts
@@ -159,10 +210,11 @@ def describe_disagreement(key: str, sizes: Mapping[str, int]) -> str:
     """Name two tensors that show different values of one size."""
     (first, one), *rest = sizes.items()
     other, another = next((x, n) for x, n in rest if n != one)
+    where = "in a layer" if key == EXPERTS_KEY else "throughout"
     return (
         f"tensor `{first}` says that `{key}` is {one}, tensor `{other}` {another}: "
-        "gpt-oss has one value throughout, so change all such tensors alike or use "
-        "the unmodified model"
+        f"gpt-oss has one value {where}, so either tensors are missing, or change all "
+        "of them alike"
     )
 
 
@@ -191,6 +243,7 @@ def explain_missing_head(layout: Layout, stored: Stored) -> str | None:
     if embedding is None or any(other.startswith(head) for other in stored):
         return None
     return (
-        f"`{embedding.file}` has no output head (`{name}`), as if it were tied to the "
-        "embedding: save the model with its own head, gpt-oss is not tied"
+        f"`{embedding.file}` has no output head (`{name}`): if it is tied to the "
+        "embedding, set `tie_word_embeddings` to true in `config.json`; if not, save "
+        "the model with its head"
     )

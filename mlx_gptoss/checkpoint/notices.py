@@ -12,7 +12,7 @@ from mlx_gptoss.checkpoint.adapters.recognize import adapter_files
 from mlx_gptoss.checkpoint.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.json_files import read_json_or_empty
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
-from mlx_gptoss.format.config import read_token_ids
+from mlx_gptoss.format.config import MXFP4, parse_quantization, read_token_ids
 from mlx_gptoss.format.config.model import read_layer_types
 from mlx_gptoss.format.file_names import (
     CONFIG,
@@ -64,7 +64,11 @@ def list_notices(checkpoint: Checkpoint) -> list[str]:
 
 def list_file_notices(checkpoint: Checkpoint) -> list[str]:
     """Return the notices that need no tokenizer."""
-    found = [*list_warnings(checkpoint), *list_config_notices(checkpoint)]
+    found = [
+        *list_warnings(checkpoint),
+        *checkpoint.notes,
+        *list_config_notices(checkpoint),
+    ]
     generation = read_optional_json(checkpoint, GENERATION_CONFIG)
     for key, neutral in NEUTRAL.items():
         value = generation.get(key)
@@ -148,16 +152,48 @@ def list_config_notices(checkpoint: Checkpoint) -> Iterator[str]:
             "`config.json` has `layer_types` that are not gpt-oss's (alternating "
             "sliding and full): used as given"
         )
+    if raw.get("tie_word_embeddings") is True and not checkpoint.is_tied:
+        yield (
+            "`config.json` has `tie_word_embeddings`, the weights have a head of their "
+            "own: that head is used"
+        )
+    yield from list_stale_tables(checkpoint)
+
+
+def list_stale_tables(checkpoint: Checkpoint) -> Iterator[str]:
+    """Yield settings of quantization for tensors that are not quantized."""
+    raw, found = checkpoint.raw_config, checkpoint.structure.quantization
     settings = raw.get("quantization_config")
-    says_mxfp4 = isinstance(settings, Mapping) and (
-        cast("Mapping[str, Any]", settings).get("quant_method") == "mxfp4"
+    method = (
+        cast("Mapping[str, Any]", settings).get("quant_method")
+        if isinstance(settings, Mapping)
+        else None
     )
-    packed = any(EXPERTS in path for path in checkpoint.structure.quantization)
-    if says_mxfp4 and not packed:
+    if method == MXFP4.mode and not any(EXPERTS in path for path in found):
         yield (
             "`config.json` says that experts are MXFP4, the tensors are not: used as "
             "stored"
         )
+    elif not found and (settings or raw.get("quantization")):
+        key = "quantization" if raw.get("quantization") else "quantization_config"
+        by = f" ({method})" if isinstance(method, str) else ""
+        yield (
+            f"`config.json` has `{key}`{by}, but no tensor is quantized: used as stored"
+        )
+    elif found and "quantization" in raw:
+        stale = [
+            path
+            for path, setting in parse_quantization(raw)[1].items()
+            if setting is not None
+            and path not in found
+            and f"{path}.weight" in checkpoint.tensors
+        ]
+        if stale:
+            more = f" (and {len(stale) - 1} more)" if len(stale) > 1 else ""
+            yield (
+                f"`config.json` has a setting of quantization for `{stale[0]}`{more}, "
+                "which is not quantized: used as stored"
+            )
 
 
 def list_tokenizer_notices(

@@ -31,7 +31,7 @@ KINDS = ("weight", "scales", "biases", "bias")
 
 @dataclass(frozen=True)
 class Parameter:
-    """One array of the model, the concatenation of `sources` by rows.
+    """One array of the model: its `sources`, one after another.
 
     `form` is FLOAT, WORD (uint32) or BYTE (uint8). If `transposed`, each expert is
     stored as (out, in) and is (in, out) in memory.
@@ -105,7 +105,11 @@ def list_matrix_parameters(
             part=first.part,
             form=form,
             shape=in_memory,
-            sources=tuple(tensors[f"{matrix.path}.{kind}"] for matrix in members),
+            sources=tuple(
+                part
+                for matrix in members
+                for part in tensors[f"{matrix.path}.{kind}"].parts
+            ),
             transposed=dense_experts
             and kind == "weight"
             and layout.expert_form == PLAIN,

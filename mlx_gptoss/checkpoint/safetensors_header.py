@@ -42,6 +42,11 @@ class StoredTensor:
     def count(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def parts(self) -> "tuple[StoredTensor, ...]":
+        """The tensors whose bytes, one after another, are those of this one."""
+        return (self,)
+
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
     """Read and check the header of one safetensors file.

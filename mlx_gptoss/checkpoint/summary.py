@@ -28,6 +28,7 @@ def summarize(checkpoint: Checkpoint) -> dict[str, Any]:
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
         "num_local_experts": config.num_local_experts,
+        "experts_by_layer": list(config.experts_by_layer),
         "num_experts_per_tok": config.num_experts_per_tok,
         "vocab_size": config.vocab_size,
         "max_position_embeddings": config.max_position_embeddings,

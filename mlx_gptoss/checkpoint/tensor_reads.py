@@ -119,5 +119,11 @@ def fill(descriptor: int, chunk: TensorChunk, out: np.ndarray) -> None:
 def fill_transposed(descriptor: int, chunk: TensorChunk, out: np.ndarray) -> None:
     """Read one matrix stored (out, in) into a view shaped (in, out)."""
     columns, rows = out.shape
-    values = read_values(descriptor, chunk)
-    out[:] = cast(values, chunk.tensor.dtype, out.dtype).reshape(rows, columns).T
+    dtype = chunk.tensor.dtype
+    step = max(1, CAST_BYTES // (columns * chunk.tensor.itemsize))
+    for first in range(0, rows, step):
+        last = min(first + step, rows)
+        start = chunk.start + first * columns
+        part = TensorChunk(chunk.tensor, start, chunk.start + last * columns)
+        values = cast(read_values(descriptor, part), dtype, out.dtype)
+        out[:, first:last] = values.reshape(-1, columns).T

@@ -4,16 +4,14 @@ A table of patterns with meaning and remedy. Knows names, not shapes.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, cast
 
 MERGE = (
     "merge them first (PEFT: `merge_and_unload()`, then `save_pretrained`; mlx-lm: "
     "`mlx_lm.fuse --dequantize`)"
 )
 USE_SOURCE = "not supported, use the checkpoint it was quantized from"
-UNSLOTH = 'save it with `save_pretrained_merged(DST, tokenizer, "merged_16bit")`'
 EXPORT = "export it under Hugging Face's names"
 
 
@@ -60,11 +58,6 @@ SIGNATURES = (
         r"\.(W_q|q_weight|trellis|suh|svh)$", "is quantized (HQQ or EXL)", USE_SOURCE
     ),
     signature(
-        r"\.mlp\.experts\.(gate_up_projs|down_projs)\.|\.mlp\.router\.linear\.",
-        "has the name of Unsloth's training form",
-        UNSLOTH,
-    ),
-    signature(
         r"\.mlp\.experts\.\d+\.",
         "is a single expert, but gpt-oss stacks the experts of a layer",
         f"{EXPORT} (`mlp.experts.gate_up_proj`, all experts in one tensor)",
@@ -91,20 +84,8 @@ SIGNATURES = (
     ),
 )
 
-# Inserted into names by a wrapper of single layers.
-WRAPPED_LAYER_NAME = re.compile(
-    r"\b(_[a-z_]*(?:wrapped_module|orig_mod|forward_module))\."
-)
-
-# Prefix added by a wrapper: the wrapper, and how to save the model inside it.
-WRAPPERS = {
-    "base_model.": ("PEFT", "save `model.merge_and_unload()`"),
-    "_orig_mod.": ("torch.compile", "save `model._orig_mod`"),
-    "module.": ("DistributedDataParallel", "save `model.module`"),
-    "_fsdp_wrapped_module.": ("FSDP", "save its full state dict"),
-    "_forward_module.": ("Fabric", "save the model inside it"),
-    "language_model.": ("a multimodal model", "save only its text model"),
-}
+# Prefix of a model inside another, whose other parts would be lost.
+OUTER_MODELS = {"language_model.": ("a multimodal model", "save only its text model")}
 LAYER_NAME = re.compile(r"(model\.layers|block)\.\d+\.")
 PREFIXED_LAYER_NAME = re.compile(
     r"(?P<prefix>(?:.*?\.)??)(?:model\.)?(?:layers|block)\.\d+\."
@@ -125,7 +106,7 @@ def find_signature(names: Iterable[str]) -> tuple[str, str] | None:
 def find_prefix(names: list[str]) -> tuple[str, str] | None:
     """Find a prefix on the layers' names, or that `model.` is missing."""
     if any(LAYER_NAME.match(name) for name in names):
-        return find_wrapped_layer(names)
+        return None
     for name in names:
         found = PREFIXED_LAYER_NAME.match(name)
         if found is None:
@@ -136,31 +117,8 @@ def find_prefix(names: list[str]) -> tuple[str, str] | None:
                 "lacks the prefix `model.`, as if the model was saved without its "
                 "head: save the whole model (`GptOssForCausalLM`)"
             )
-        for part, (wrapper, advice) in WRAPPERS.items():
+        for part, (outer, advice) in OUTER_MODELS.items():
             if part in prefix:
-                return name, (
-                    f"has the prefix `{prefix}`, which {wrapper} adds: {advice}"
-                )
+                return name, f"has the prefix `{prefix}`, which {outer} adds: {advice}"
         return name, f"has the prefix `{prefix}`: save the model without it"
     return None
-
-
-def find_wrapped_layer(names: list[str]) -> tuple[str, str] | None:
-    """Find a layer wrapped individually: by torch.compile, FSDP or checkpointing."""
-    for name in names:
-        found = WRAPPED_LAYER_NAME.search(name)
-        if found is not None:
-            return name, (
-                f"has `{found[1]}.` in its name, which a wrapper around single layers "
-                "adds: save the model without wrappers, or remove that from every name"
-            )
-    return None
-
-
-def read_quant_method(raw: Mapping[str, Any]) -> str | None:
-    """Return the `quant_method` of `config.json` if it is not MXFP4."""
-    settings = raw.get("quantization_config")
-    if not isinstance(settings, Mapping):
-        return None
-    method = cast("Mapping[str, Any]", settings).get("quant_method")
-    return method if isinstance(method, str) and method != "mxfp4" else None

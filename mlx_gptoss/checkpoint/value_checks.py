@@ -30,11 +30,16 @@ def check_values(
 
     `progress` is called with (bytes read, total bytes). Peak memory: about 8 MiB.
     """
-    tensors = [(n, t) for n, t in checkpoint.tensors.items() if is_checkable(n, t)]
-    total = sum(tensor.nbytes for _, tensor in tensors)
+    tensors = [
+        part
+        for name, tensor in checkpoint.tensors.items()
+        if is_checkable(name, tensor)
+        for part in tensor.parts
+    ]
+    total = sum(tensor.nbytes for tensor in tensors)
     done = 0
     with open_files(checkpoint.files) as files:
-        for _, tensor in tensors:
+        for tensor in tensors:
             for chunk in split_into_chunks(tensor):
                 check_chunk(chunk, read_values(files[tensor.file], chunk))
                 done += chunk.nbytes

@@ -75,7 +75,7 @@ def _text(found: dict[str, Any]) -> str:
         f"{found['model']}: {found['layout_title']}, "
         f"{found['parameters'] / 10**6:,.1f} million parameters",
         f"  {found['num_hidden_layers']} layers ({sliding} sliding, {full} full), "
-        f"{found['num_local_experts']} experts, {found['num_experts_per_tok']} a token",
+        f"{_experts(found)}, {found['num_experts_per_tok']} a token",
         f"  hidden size {found['hidden_size']:,}, vocabulary {found['vocab_size']:,}, "
         f"context {found['max_position_embeddings']:,} tokens",
         "",
@@ -86,6 +86,13 @@ def _text(found: dict[str, Any]) -> str:
         *(f"  note: {line}" for line in found["notes"]),
     ]
     return "\n".join(lines)
+
+
+def _experts(found: dict[str, Any]) -> str:
+    by_layer = found["experts_by_layer"]
+    if not by_layer:
+        return f"{found['num_local_experts']} experts"
+    return f"{min(by_layer)} to {max(by_layer)} experts by layer"
 
 
 def _parts(found: dict[str, Any]) -> list[str]:

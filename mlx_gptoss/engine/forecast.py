@@ -108,9 +108,8 @@ def model_from_config(
     config: ModelConfig, name: str, weight_bytes: int
 ) -> PlannedModel:
     """Describe a model that is not downloaded, by its config and size."""
-    layers = config.num_hidden_layers
-    stacks = config.num_local_experts * record_bytes(config) * layers
-    experts = stacks + layers * bias_bytes(config, float_bytes=FLOAT_BYTES)
+    expert = record_bytes(config) + bias_bytes(config, float_bytes=FLOAT_BYTES)
+    experts = config.total_experts * expert
     if weight_bytes <= experts:  # not MXFP4: the sizes of the parts are unknown
         parts = {"weights": weight_bytes}
         return PlannedModel(name, config, parts, FLOAT_BYTES, refusal=NOT_DOWNLOADED)

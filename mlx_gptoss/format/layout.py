@@ -145,17 +145,15 @@ def dimensions(config: ModelConfig) -> dict[str, int]:
 def matrices(config: ModelConfig, experts: str) -> Iterator[Matrix]:
     """List every matrix of a model whose experts are "packed" or "split"."""
     sizes = dimensions(config)
-
-    def matrix(path: str, part: str, letters: str, *, has_bias: bool) -> Matrix:
-        return Matrix(path, part, tuple(sizes[x] for x in letters), has_bias)
-
     in_layer = LAYER_MATRICES | EXPERT_MATRICES[experts]
     for path, (part, letters) in TOP_MATRICES.items():
-        yield matrix(path, part, letters, has_bias=False)
-    for n, (path, (part, letters)) in product(
-        range(config.num_hidden_layers), in_layer.items()
-    ):
-        yield matrix(f"model.layers.{n}.{path}", part, letters, has_bias=True)
+        shape = tuple(sizes[x] for x in letters)
+        yield Matrix(path, part, shape, has_bias=False)
+    for n in range(config.num_hidden_layers):
+        sizes["E"] = config.experts_in(n)
+        for path, (part, letters) in in_layer.items():
+            shape = tuple(sizes[x] for x in letters)
+            yield Matrix(f"model.layers.{n}.{path}", part, shape, has_bias=True)
 
 
 def vectors(config: ModelConfig) -> Iterator[Vector]:
@@ -292,17 +290,43 @@ DENSE_BLOCKS = Layout(
     names=expert_names("_blocks", None),
     expert_form=IN_OUT,
 )
-LAYOUTS = (HF, MLX_PACKED, MLX_SPLIT, ORIGINAL, DENSE, DENSE_BLOCKS)
+SINGLE_PACKED = Layout(
+    name="single-experts",
+    title="dense, one tensor per expert",
+    experts=PACKED,
+    names={},
+    expert_form=PLAIN,
+)
+SINGLE_SPLIT = Layout(
+    name="single-experts-split",
+    title="dense, one tensor per expert, separate gate and up projections",
+    experts=SPLIT,
+    names={},
+    expert_form=PLAIN,
+)
+LAYOUTS = (
+    HF,
+    MLX_PACKED,
+    MLX_SPLIT,
+    ORIGINAL,
+    DENSE,
+    DENSE_BLOCKS,
+    SINGLE_PACKED,
+    SINGLE_SPLIT,
+)
 
 
 Form = tuple[str, tuple[int, ...]]  # dtype and shape
 
 
-def detect_layout(tensors: Mapping[str, Form], *, mlx: bool) -> Layout | None:
+def detect_layout(
+    tensors: Mapping[str, Form], *, mlx: bool, single_experts: bool = False
+) -> Layout | None:
     """Detect the layout of `tensors` (by stored name), or None if it is not gpt-oss.
 
     Names decide; dtype and rank tell packed experts from dense ones. `mlx` is set if
-    `config.json` has MLX's `quantization`.
+    `config.json` has MLX's `quantization`, `single_experts` if experts were stored one
+    by one and are stacked here.
     """
 
     def first(pattern: str) -> Form | None:
@@ -314,7 +338,9 @@ def detect_layout(tensors: Mapping[str, Form], *, mlx: bool) -> Layout | None:
         return ORIGINAL
     experts = r"model\.layers\.\d+\.mlp\.experts\."
     if first(experts + r"gate_proj\.weight") is not None:
-        return MLX_SPLIT
+        return SINGLE_SPLIT if single_experts else MLX_SPLIT
+    if first(experts + r"gate_up_proj\.weight") is not None:
+        return SINGLE_PACKED
     blocks = first(experts + "gate_up_proj_blocks")
     if blocks is not None and blocks[0] not in BYTES and len(blocks[1]) == 3:
         return DENSE_BLOCKS

@@ -173,15 +173,12 @@ def describe_placement(plan: Plan, config: ModelConfig) -> str:
 def measure_workload(plan: Plan, config: ModelConfig) -> Workload:
     """Compute the memory, disk and arithmetic that a token and a prompt need."""
     k, layers = config.num_experts_per_tok, config.num_hidden_layers
-    E, biases = (
-        config.num_local_experts,
-        bias_bytes(config, float_bytes=plan.float_bytes),
-    )
-    rest = plan.whole_bytes - E * plan.record_bytes * layers - biases * layers
+    expert = plan.record_bytes + bias_bytes(config, float_bytes=plan.float_bytes)
+    rest = plan.whole_bytes - config.total_experts * expert
     rest -= plan.bytes_by_part.get(
         EMBEDDING, 0
     )  # rows are looked up, not read as a whole
-    expert_bytes = k * layers * (plan.record_bytes + biases / E)
+    expert_bytes = k * layers * expert
     return Workload(
         config,
         _bits_per_weight(plan, config),
@@ -213,7 +210,7 @@ def _bits_per_weight(plan: Plan, config: ModelConfig) -> BitsPerWeight:
 
 def _without_experts(resident: Plan, config: ModelConfig) -> Plan:
     """Remove the stacks of experts; add the scratch memory that streaming needs."""
-    stacks = config.num_hidden_layers * config.num_local_experts * resident.record_bytes
+    stacks = config.total_experts * resident.record_bytes
     parts = dict(resident.bytes_by_part)
     owner = EXPERTS if EXPERTS in parts else next(iter(parts))
     parts[owner] = max(0, parts[owner] - stacks)
@@ -252,13 +249,16 @@ def _place(
 
     Resident are the layers that would miss most, if known.
     """
-    E, layers = config.num_local_experts, config.num_hidden_layers
-    each, more = divmod(records - whole * E, layers - whole)
+    layers = config.num_hidden_layers
+    order = curve.worst_layers if len(curve.worst_layers) == layers else range(layers)
+    resident = sum(map(config.experts_in, order[:whole]))
+    each, more = divmod(records - resident, layers - whole)
     if each < config.num_experts_per_tok:
         return None
-    order = curve.worst_layers if len(curve.worst_layers) == layers else range(layers)
-    streamed = sorted(order[whole:])
-    slots = {layer: min(E, each + (n < more)) for n, layer in enumerate(streamed)}
+    slots = {
+        layer: min(config.experts_in(layer), each + (n < more))
+        for n, layer in enumerate(sorted(order[whole:]))
+    }
     return with_slots(base, config, slots, HYBRID if whole else STREAMED)
 
 
@@ -266,15 +266,19 @@ def with_slots(
     base: Plan, config: ModelConfig, slots: Mapping[int, int], mode: str
 ) -> Plan:
     """Replace the slots of a streamed plan; layers without slots are resident."""
-    E, layers = config.num_local_experts, config.num_hidden_layers
-    held = (layers - len(slots)) * E + sum(slots.values())
-    before = (layers - len(base.slots)) * E + sum(base.slots.values())
-    if not base.slots:
-        before = 0  # no experts are placed yet
+    held = held_experts(config, slots)
+    # With no slots, no experts are placed yet.
+    before = held_experts(config, base.slots) if base.slots else 0
     parts = dict(base.bytes_by_part)
     owner = EXPERTS if EXPERTS in parts else next(iter(parts))
     parts[owner] += (held - before) * base.record_bytes
     return replace(base, mode=mode, bytes_by_part=parts, slots=slots)
+
+
+def held_experts(config: ModelConfig, slots: Mapping[int, int]) -> int:
+    """Count the experts in slots, and those of the layers without slots."""
+    layers = range(config.num_hidden_layers)
+    return sum(slots.get(layer, config.experts_in(layer)) for layer in layers)
 
 
 def _cost(plan: Plan, config: ModelConfig, machine: Machine, curve: HitCurve) -> float:

@@ -43,19 +43,20 @@ def recipe_parts(
     """
     M, D, V = config.hidden_size, config.head_dim, config.vocab_size
     layers, heads = config.num_hidden_layers, config.num_attention_heads
-    E, qkv_rows = config.num_local_experts, (heads + 2 * config.num_key_value_heads) * D
+    qkv_rows = (heads + 2 * config.num_key_value_heads) * D
+    experts = config.total_experts
     affine_bits, float_bits = RECIPE_BITS[recipe], 8 * float_bytes
     width = float_bits if affine_bits is None else affine_bits
     if affine_bits is not None:
         width += 2 * float_bits / GROUP_SIZE
     projections = round((qkv_rows * M + M * heads * D) * width / 8)
     vectors = (qkv_rows + M + heads) * float_bytes
-    stacks = E * record_bytes(config)
+    expert = record_bytes(config) + bias_bytes(config, float_bytes=float_bytes)
     return {
         EMBEDDING: round(V * M * width / 8),
         ATTENTION: layers * (projections + vectors),
-        ROUTER: layers * (E * M + E) * float_bytes,
-        EXPERTS: layers * (stacks + bias_bytes(config, float_bytes=float_bytes)),
+        ROUTER: experts * (M + 1) * float_bytes,
+        EXPERTS: experts * expert,
         NORMS: (2 * layers + 1) * M * float_bytes,
         LM_HEAD: round(V * M * width / 8),
     }
@@ -67,9 +68,9 @@ def record_bytes(config: ModelConfig) -> int:
 
 
 def bias_bytes(config: ModelConfig, *, float_bytes: int) -> int:
-    """Bytes of the biases of all experts of one layer."""
+    """Bytes of the biases of one expert."""
     rows = 2 * config.intermediate_size + config.hidden_size
-    return config.num_local_experts * rows * float_bytes
+    return rows * float_bytes
 
 
 def kv_bytes(config: ModelConfig, context: int, *, float_bytes: int) -> int:

@@ -51,7 +51,7 @@ class Block(nn.Module):
         self.input_layernorm = nn.RMSNorm(M, eps)
         self.self_attn = Attention(config, structure, layer)
         self.post_attention_layernorm = nn.RMSNorm(M, eps)
-        self.mlp = MoE(config, structure, layer)
+        self.mlp = MoE(config.of_layer(layer), structure, layer)
 
     def __call__(
         self,

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mlx_gptoss.checkpoint import open_checkpoint
@@ -28,6 +29,7 @@ from tests.support.odd_checkpoints import (
     numbered,
     one_expert_a_tensor,
     renamed,
+    single_experts,
     stacked,
     stored_as,
     trainer_output,
@@ -89,29 +91,6 @@ CASES: dict[str, tuple[Case, str]] = {
         MERGE,
     ),
     # wrappers
-    "base-model": (beginning_with("base_model.model."), "which PEFT adds"),
-    "compiled": (beginning_with("_orig_mod."), "save `model._orig_mod`"),
-    "compiled-layers": (
-        renamed(lambda name: name.replace(".0.", ".0._orig_mod.", 1)),
-        "has `_orig_mod.` in its name, which a wrapper around single layers adds",
-    ),
-    "fsdp-layers": (
-        renamed(lambda name: name.replace(".mlp.", "._fsdp_wrapped_module.mlp.")),
-        "has `_fsdp_wrapped_module.` in its name",
-    ),
-    "checkpointed-layers": (
-        renamed(
-            lambda name: name.replace(
-                ".self_attn.", ".self_attn._checkpoint_wrapped_module."
-            )
-        ),
-        "has `_checkpoint_wrapped_module.` in its name",
-    ),
-    "ddp": (beginning_with("module."), "save `model.module`"),
-    "ddp-compiled": (
-        beginning_with("module._orig_mod."),
-        "the prefix `module._orig_mod.`",
-    ),
     "language-model": (
         beginning_with("language_model."),
         "which a multimodal model adds",
@@ -126,17 +105,45 @@ CASES: dict[str, tuple[Case, str]] = {
         "lacks the prefix `model.`",
     ),
     # other tools' names
-    "unsloth-experts": (
-        one_expert_a_tensor("{part}s.{e}"),
-        'save it with `save_pretrained_merged(DST, tokenizer, "merged_16bit")`',
+    "one-expert-missing": (
+        lambda folder: write(
+            folder,
+            {
+                name: x
+                for name, x in single_experts("{part}s.{e}").items()
+                if "gate_up_projs.2." not in name
+            },
+        ),
+        "expert 2 of `model.layers.0.mlp.experts.gate_up_proj.weight` is missing from",
     ),
-    "unsloth-router": (
-        renamed(lambda name: name.replace(".router.", ".router.linear.")),
-        "Unsloth's training form",
+    "last-expert-missing": (
+        lambda folder: write(
+            folder,
+            {
+                name: x
+                for name, x in single_experts("{e}.{part}").items()
+                if ".experts.4." not in name
+            },
+        ),
+        "says that `num_local_experts` is 5, tensor "
+        "`model.layers.0.mlp.experts.*.gate_up_proj.bias` 4: gpt-oss has one value in "
+        "a layer",
     ),
-    "one-expert-a-tensor": (
-        one_expert_a_tensor("{e}.{part}"),
-        "is a single expert, but gpt-oss stacks the experts of a layer",
+    "experts-unlike": (
+        lambda folder: write(
+            folder,
+            single_experts("{part}s.{e}")
+            | {FIRST + "mlp.experts.down_projs.1.bias": np.ones(3, np.float32)},
+        ),
+        "shape (3,), expert 0 is BF16 of shape (64,): save all experts of a layer",
+    ),
+    "one-name-twice": (
+        lambda folder: write(folder, DENSE | {"module." + Q_PROJ: DENSE[Q_PROJ]}),
+        f"are both `{Q_PROJ}`: remove the one",
+    ),
+    "other-names": (
+        renamed(lambda name: name.replace(".sinks", ".sink_logits")),
+        "which gpt-oss has not: another tool's names or another model's weights",
     ),
     "vllm": (
         renamed(lambda name: name.replace("q_proj", "qkv_proj")),
@@ -193,12 +200,6 @@ CASES: dict[str, tuple[Case, str]] = {
         "compressed-tensors",
     ),
     "exl": (with_tensors(FIRST + "self_attn.q_proj.trellis"), "(HQQ or EXL)"),
-    "stale-method": (
-        lambda folder: write(
-            folder, DENSE, quantization_config={"quant_method": "bitsandbytes"}
-        ),
-        "but the tensors are not quantized: remove `quantization_config`",
-    ),
     "method-without-signs": (
         lambda folder: checkpoints.write_folder(
             folder, PLAIN | {"quantization_config": {"quant_method": "quark"}}, TENSORS
@@ -216,14 +217,6 @@ CASES: dict[str, tuple[Case, str]] = {
     "stale-false": (
         affine(lambda table: table.update({"model.embed_tokens": False})),
         "`quantization.model.embed_tokens` = false, but",
-    ),
-    "stale-true": (
-        lambda folder: write(
-            folder,
-            DENSE,
-            quantization={"bits": 8, "group_size": 64, "lm_head": True},
-        ),
-        "but `lm_head.weight` in",
     ),
     "unknown-mode": (
         affine(lambda table: table.update(mode="nvfp4")),
@@ -263,9 +256,13 @@ CASES: dict[str, tuple[Case, str]] = {
         cut_experts(lambda layer: 3),
         "`num_local_experts` = 5, the weights in",
     ),
-    "fewer-experts-here-and-there": (
-        cut_experts(lambda layer: 5 - layer % 2),
-        "gpt-oss has one value throughout",
+    "other-experts-by-layer": (
+        cut_experts(lambda layer: 5 - layer % 2, num_local_experts=[4, 5, 4, 5]),
+        "`num_local_experts` = [4, 5, 4, 5], the weights in",
+    ),
+    "experts-of-some-layers": (
+        cut_experts(lambda layer: 5 - layer % 2, num_local_experts=[5, 4]),
+        "2 numbers of experts in `num_local_experts` for 4 `num_hidden_layers`",
     ),
     "fewer-experts-than-chosen": (
         cut_experts(lambda layer: 2, num_local_experts=2),
@@ -287,14 +284,6 @@ CASES: dict[str, tuple[Case, str]] = {
     ),
     "transposed-experts": (transposed, "it is transposed"),
     "no-head": (instead("lm_head.weight"), "has no output head (`lm_head.weight`"),
-    "tied": (
-        instead("lm_head.weight", tie_word_embeddings=True),
-        "no head of their own (`lm_head.weight`), which is not supported",
-    ),
-    "tied-with-a-head": (
-        with_tensors(tie_word_embeddings=True),
-        "set it to false if that head is the model's",
-    ),
     "another-part": (with_tensors("mtp.layers.0.mlp.w.weight"), "has no place in this"),
     # files
     "gap-in-shards": (
@@ -330,6 +319,36 @@ def test_what_a_checkpoint_is_and_what_to_do(
 
 
 HARMLESS: dict[str, Case] = {
+    "base-model": beginning_with("base_model.model."),
+    "compiled": beginning_with("_orig_mod."),
+    "compiled-layers": renamed(lambda name: name.replace(".0.", ".0._orig_mod.", 1)),
+    "fsdp-layers": renamed(
+        lambda name: name.replace(".mlp.", "._fsdp_wrapped_module.mlp.")
+    ),
+    "checkpointed-layers": renamed(
+        lambda name: name.replace(
+            ".self_attn.", ".self_attn._checkpoint_wrapped_module."
+        )
+    ),
+    "ddp": beginning_with("module."),
+    "ddp-compiled": beginning_with("module._orig_mod."),
+    "unsloth-experts": one_expert_a_tensor("{part}s.{e}"),
+    "unsloth-router": renamed(lambda name: name.replace(".router.", ".router.linear.")),
+    "one-expert-a-tensor": one_expert_a_tensor("{e}.{part}"),
+    "stale-method": lambda folder: write(
+        folder, DENSE, quantization_config={"quant_method": "bitsandbytes"}
+    ),
+    "stale-table": lambda folder: write(
+        folder,
+        DENSE,
+        quantization={"bits": 8, "group_size": 64, "lm_head": True},
+    ),
+    "fewer-experts-here-and-there": cut_experts(lambda layer: 5 - layer % 2),
+    "experts-by-layer": cut_experts(
+        lambda layer: 5 - layer % 2, num_local_experts=[5, 4, 5, 4]
+    ),
+    "tied": instead("lm_head.weight", tie_word_embeddings=True),
+    "tied-with-a-head": with_tensors(tie_word_embeddings=True),
     "stale-mxfp4": lambda folder: checkpoints.write_folder(folder, CONFIG, DENSE),
     "no-method": lambda folder: checkpoints.write_folder(folder, PLAIN, TENSORS),
     "no-table": lambda folder: affine(dict.clear)(folder),
@@ -350,7 +369,7 @@ def test_what_only_looks_odd_opens(case: Case, tmp_path: Path) -> None:
 
 
 ADVICE: dict[str, tuple[Case, Config]] = {
-    "remove-the-method": (CASES["stale-method"][0], {"quantization_config": ...}),
+    "say-it-is-tied": (CASES["no-head"][0], {"tie_word_embeddings": True}),
     "say-the-layers": (
         CASES["cut-at-the-end"][0],
         {"num_hidden_layers": 3, "layer_types": CONFIG["layer_types"][:3]},
@@ -361,11 +380,6 @@ ADVICE: dict[str, tuple[Case, Config]] = {
         CASES["other-heads"][0],
         {"num_attention_heads": 2, "head_dim": 64},
     ),
-    "say-it-is-not-tied": (
-        CASES["tied-with-a-head"][0],
-        {"tie_word_embeddings": False},
-    ),
-    "remove-the-entry": (CASES["stale-true"][0], {"quantization": {}}),
 }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.checkpoint.hub import is_complete
 from mlx_gptoss.errors import CheckpointError
 from tests.support import checkpoints, layout_writers
 from tests.support.faulty_checkpoints import (
@@ -143,19 +144,41 @@ def test_corrupt_index(sharded: Path) -> None:
 def test_index_placing_a_tensor_in_the_wrong_shard(sharded: Path) -> None:
     wrong = "model-00002-of-00002.safetensors"
     edit_index(sharded, lambda weight_map: weight_map.update({"lm_head.weight": wrong}))
-    assert message(sharded) == (
+    assert open_checkpoint(sharded).notes == (
         "tensor `lm_head.weight` is in `model-00000-of-00002.safetensors`, "
-        f"`FOLDER/model.safetensors.index.json` says `{wrong}`: download both again"
+        f"`{sharded}/model.safetensors.index.json` says `{wrong}`: the files "
+        "themselves are read",
     )
 
 
 def test_index_naming_a_tensor_no_shard_has(sharded: Path) -> None:
     shard = "model-00000-of-00002.safetensors"
     edit_index(sharded, lambda weight_map: weight_map.update({"x": shard}))
-    assert message(sharded) == (
-        "tensor `x` is nowhere, `FOLDER/model.safetensors.index.json` says "
-        f"`{shard}`: download both again"
+    assert open_checkpoint(sharded).notes == (
+        f"tensor `x` is nowhere, `{sharded}/model.safetensors.index.json` says "
+        f"`{shard}`: the files themselves are read",
     )
+
+
+def test_index_naming_a_tensor_of_the_model_no_shard_has(sharded: Path) -> None:
+    shard = sharded / "model-00001-of-00002.safetensors"
+    kept = sorted(TENSORS)[1::3]
+    checkpoints.save_tensors(shard, {name: TENSORS[name] for name in kept[1:]})
+    assert message(sharded) == (
+        f"tensor `{kept[0]}` is nowhere, `FOLDER/model.safetensors.index.json` says "
+        f"`{shard.name}`: download that file again, or remove the index if it is "
+        "another model's"
+    )
+
+
+def test_index_of_other_files_beside_a_whole_model(sharded: Path) -> None:
+    for path in sharded.glob("*.safetensors"):
+        path.unlink()
+    checkpoints.save_tensors(sharded / "model.safetensors", TENSORS)
+    assert open_checkpoint(sharded).notes == (
+        "`model.safetensors.index.json` names files that are not here: not read",
+    )
+    assert is_complete(sharded)
 
 
 def test_tensor_in_two_shards(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ LAYOUT_OF = {
     "dense-blocks": "dense-blocks",
     "dense-float32": "dense",
     "dense-float16": "dense",
+    "unsloth": "single-experts",
+    "single-experts": "single-experts-split",
     "mlx-packed": "mlx-packed",
     "mlx-packed-lossless": "mlx-packed",
     "mlx-packed-mixed": "mlx-packed",

@@ -20,9 +20,7 @@ from tests.convert.test_convert import (
     write_source,
 )
 from tests.support import oracle
-from tests.support.layout_writers import AFFINE, WRITERS
-
-DENSE = {"dense", "dense-blocks", "dense-float32", "dense-float16", "mlx-split-dense"}
+from tests.support.layout_writers import AFFINE, DENSE, WRITERS
 
 
 @pytest.mark.parametrize("layout", WRITERS)

@@ -245,7 +245,6 @@ UNSUPPORTED = [
     ({"model_type": "llama"}, "`model_type` = 'llama'"),
     ({"hidden_act": "gelu"}, "`hidden_act` = 'gelu'"),
     ({"attention_bias": False}, "`attention_bias` = False"),
-    ({"tie_word_embeddings": True}, "`tie_word_embeddings` = True"),
     ({"swiglu_alpha": 1.0}, "`swiglu_alpha` = 1.0"),
     ({"partial_rotary_factor": 0.5}, "`partial_rotary_factor` = 0.5"),
     ({"rope_scaling": YARN | {"rope_type": "longrope"}}, "`rope_scaling.rope_type`"),

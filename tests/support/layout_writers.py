@@ -6,6 +6,7 @@ of them where the layout is lossy.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,43 @@ def write_float16(folder: Path, config: Config, tensors: Tensors) -> Tensors:
     return write_dense(folder, config, tensors, dtype=np.float16)
 
 
+def write_unsloth(folder: Path, config: Config, tensors: Tensors) -> Tensors:
+    """Write linear layers for every expert, under the prefix that PEFT adds."""
+    dense, stored = dense_experts(tensors), {}
+    for name, tensor in dense.items():
+        found = re.fullmatch(r"(.*\.experts\.\w+_proj)(_bias)?", name)
+        plain = name.replace(".router.", ".router.linear.")
+        stored |= (
+            {plain: tensor}
+            if found is None
+            else {
+                f"{found[1]}s.{e}.{'bias' if found[2] else 'weight'}": x.T
+                for e, x in enumerate(tensor)
+            }
+        )
+    plain = {key: value for key, value in config.items() if "quant" not in key}
+    wrapped = {f"base_model.model.{name}": x for name, x in stored.items()}
+    checkpoints.write_folder(folder, plain, wrapped)
+    return dense
+
+
+def write_single_experts(folder: Path, config: Config, tensors: Tensors) -> Tensors:
+    """Write gate and up of every expert, in three shards, with a stale config."""
+    stored: Tensors = {}
+    for name, tensor in split_dense(tensors).items():
+        found = re.fullmatch(r"(.*\.experts)\.(\w+_proj\.\w+)", name)
+        stored |= (
+            {name: tensor}
+            if found is None
+            else {f"{found[1]}.{e}.{found[2]}": x for e, x in enumerate(tensor)}
+        )
+    wrapped = {
+        name.replace(".mlp.", "._fsdp_wrapped_module.mlp."): x
+        for name, x in stored.items()
+    }
+    return write_sharded(folder, config, wrapped) and tensors
+
+
 def is_dense_expert(name: str) -> bool:
     return name.endswith((EXPERTS + "gate_up_proj", EXPERTS + "down_proj"))
 
@@ -290,14 +328,19 @@ def split_experts(tensors: Tensors) -> Tensors:
 
 def write_split_dense(folder: Path, config: Config, tensors: Tensors) -> Tensors:
     """Write gate and up apart and dense, (experts, out, in)."""
+    plain = {key: value for key, value in config.items() if "quant" not in key}
+    checkpoints.write_folder(folder, plain, split_dense(tensors))
+    return tensors
+
+
+def split_dense(tensors: Tensors) -> Tensors:
+    """Part gate and up rows, and decode the experts."""
     stored = split_experts(tensors)
     for name in [name for name in stored if name.endswith("scales")]:
         scales, weight = stored.pop(name), name.replace("scales", "weight")
         values = oracle.mxfp4_decode(stored[weight], scales)
         stored[weight] = values.astype(np.float32)
-    plain = {key: value for key, value in config.items() if "quant" not in key}
-    checkpoints.write_folder(folder, plain, stored)
-    return tensors
+    return stored
 
 
 def write_split_affine(
@@ -359,6 +402,8 @@ WRITERS = {
     "dense-blocks": write_dense_blocks,
     "dense-float32": write_float32,
     "dense-float16": write_float16,
+    "unsloth": write_unsloth,
+    "single-experts": write_single_experts,
     "mlx-packed": write_mlx_packed,
     "mlx-packed-lossless": write_mlx_lossless,
     "mlx-packed-mixed": write_mlx_mixed,
@@ -368,3 +413,12 @@ WRITERS = {
     "mlx-split-mixed": write_split_mixed,
 }
 AFFINE = {"mlx-split-affine", "mlx-split-mixed"}  # their experts are no MXFP4
+DENSE = {  # their experts are MXFP4 values, decoded
+    "dense",
+    "dense-blocks",
+    "dense-float32",
+    "dense-float16",
+    "mlx-split-dense",
+    "unsloth",
+    "single-experts",
+}

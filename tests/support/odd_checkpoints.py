@@ -98,6 +98,11 @@ def cut_experts(count: Callable[[int], int], **changes: Any) -> Case:
 
 
 def one_expert_a_tensor(between: str) -> Case:
+    return lambda folder: write(folder, single_experts(between))
+
+
+def single_experts(between: str) -> Tensors:
+    """Name single experts by `between`, with `{part}` and the number `{e}`."""
     tensors: Tensors = {}
     for name, x in DENSE.items():
         part = next((p for p in EXPERT_PARTS if f"experts.{p}" in name), None)
@@ -107,8 +112,8 @@ def one_expert_a_tensor(between: str) -> Case:
         kind = "bias" if name.endswith("_bias") else "weight"
         for e, value in enumerate(x):
             path = name.partition("experts.")[0] + "experts."
-            tensors[path + between.format(part=part, e=e) + f".{kind}"] = value
-    return lambda folder: write(folder, tensors)
+            tensors[path + between.format(part=part, e=e) + f".{kind}"] = value.T
+    return tensors
 
 
 def affine(change: Callable[[Config], object]) -> Case:

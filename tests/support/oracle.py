@@ -133,7 +133,7 @@ def mixture_of_experts(
     up_weights, up_bias = expert_tensors(tensors, prefix + "experts.gate_up_proj")
     down_weights, down_bias = expert_tensors(tensors, prefix + "experts.down_proj")
     y = np.zeros_like(x)
-    for expert in range(config["num_local_experts"]):
+    for expert in range(len(up_bias)):
         tokens, place = np.nonzero(expert_indices == expert)
         z = x[tokens] @ up_weights[expert].T + up_bias[expert]  # (tokens, 2F)
         z = swiglu(z, config["swiglu_limit"])

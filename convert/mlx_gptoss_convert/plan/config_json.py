@@ -44,6 +44,9 @@ def hugging_face_config(config: ModelConfig) -> dict[str, Any]:
     """Return a config with Hugging Face's keys."""
     values = asdict(config)
     del values["eos_token_ids"]
+    by_layer = values.pop("experts_by_layer")
+    if by_layer:
+        values["num_local_experts"] = list(by_layer)
     theta = config.rope_theta
     return {
         **values,

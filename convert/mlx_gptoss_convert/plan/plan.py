@@ -154,6 +154,6 @@ def describe_source(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def read_file_header(checkpoint: Checkpoint, path: Path) -> bytes:
     """Read the bytes of a file before its first tensor."""
-    starts = [x.offset for x in checkpoint.tensors.values() if x.file == path]
+    starts = [x.offset for x in checkpoint.stored_parts if x.file == path]
     with path.open("rb") as file:
         return file.read(min(starts, default=0))

@@ -65,12 +65,20 @@ class SourceTensor:
     decoder: ByteDecoder | None = (
         None  # None: the bytes are read as they are in the file
     )
+    parts: tuple["SourceTensor", ...] = ()  # tensors it is made of, one after another
 
     @classmethod
     def from_checkpoint(cls, name: str, tensor: StoredTensor) -> "SourceTensor":
         """Wrap a tensor of an opened checkpoint, under its canonical name."""
         view = tensor.decoder if isinstance(tensor, DecodedTensor) else None
-        return cls(name, tensor.dtype, tensor.shape, tensor.file, tensor.offset, view)
+        parts = tuple(
+            cls.from_checkpoint(name, part)
+            for part in tensor.parts
+            if part is not tensor
+        )
+        return cls(
+            name, tensor.dtype, tensor.shape, tensor.file, tensor.offset, view, parts
+        )
 
     @property
     def row_bytes(self) -> int:
@@ -114,13 +122,27 @@ class TensorReader:
 
     def read(self, stored: SourceTensor, start: int, stop: int) -> np.ndarray:
         """Read bytes `start` to `stop` of a tensor as uint8."""
-        if stored.decoder is None:
-            raw = self._read_file(stored, start, stop)
-        else:
-            raw = stored.decoder.read(partial(self._read_file, stored), start, stop)
+        raw = self._read_tensor(stored, start, stop)
         if self._observer is not None:
             self._observer(stored, raw)
         return raw
+
+    def _read_tensor(self, stored: SourceTensor, start: int, stop: int) -> np.ndarray:
+        if stored.parts:
+            return self._read_parts(stored, start, stop)
+        if stored.decoder is None:
+            return self._read_file(stored, start, stop)
+        return stored.decoder.read(partial(self._read_file, stored), start, stop)
+
+    def _read_parts(self, stored: SourceTensor, start: int, stop: int) -> np.ndarray:
+        """Join what the parts have of bytes `start` to `stop`."""
+        found, first = [], 0
+        for part in stored.parts:
+            begin, end = max(start - first, 0), min(stop - first, part.nbytes)
+            if begin < end:
+                found.append(self._read_tensor(part, begin, end))
+            first += part.nbytes
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
     def slices(
         self, stored: SourceTensor, slice_bytes: int = SLICE_BYTES

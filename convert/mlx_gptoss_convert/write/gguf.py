@@ -88,6 +88,11 @@ def make_gguf_plan(
     Raises ConversionError for a model that a GGUF of gpt-oss cannot represent.
     """
     refuse_affine_experts(checkpoint, recipe, "a GGUF of gpt-oss")
+    if checkpoint.config.experts_by_layer:
+        raise ConversionError(
+            "the layers of this model have different numbers of experts, and a GGUF of "
+            "gpt-oss has one for all: leave `--to gguf` out"
+        )
     files = companion_files(checkpoint.folder) if files is None else files
     builder = GgufStepBuilder(checkpoint, recipe, GGUF)
     steps = tuple(gguf_steps(builder))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx_gptoss.checkpoint.json_files import read_json_or_empty
+from mlx_gptoss.checkpoint.json_files import is_stale_index, read_json_or_empty
 from mlx_gptoss.errors import HubError
 from mlx_gptoss.format.file_names import CONFIG, GGUF, INDEX, ORIGINAL, WEIGHTS
 
@@ -25,6 +25,9 @@ PATH_STARTS = ("./", "../", "~", "/")
 
 MODEL_TYPE = "gpt_oss"
 WEIGHT_SUFFIXES = (".safetensors", GGUF)
+# Weights in formats that are not read: a folder with them is a model all the same.
+OTHER_SUFFIXES = (".bin", ".pt", ".pth", ".npz")
+RUNS = "checkpoint-*"  # of a trainer, in its output folder
 SHARD = re.compile(
     r"(?P<stem>.*)-\d{5}-of-(?P<count>\d{5})(?P<suffix>\.(?:safetensors|gguf))"
 )
@@ -104,10 +107,11 @@ def is_weights_here(model: str) -> bool:
 
 
 def holds_weights(folder: Path) -> bool:
-    """Whether a folder has weights, complete or not, to run or to convert."""
+    """Whether a folder has weights, complete or not, in any format."""
+    suffixes = WEIGHT_SUFFIXES + OTHER_SUFFIXES
     return any(
-        any(path.suffix in WEIGHT_SUFFIXES or path.name == INDEX for path in found)
-        for found in (folder.glob("*"), folder.glob(f"{ORIGINAL}/*"))
+        any(path.suffix in suffixes or path.name == INDEX for path in found)
+        for found in map(folder.glob, ("*", f"{ORIGINAL}/*", f"{RUNS}/*"))
     )
 
 
@@ -158,7 +162,7 @@ def is_complete(folder: Path) -> bool:
     """Whether config.json and all weight files are present."""
     if not (folder / CONFIG).exists():
         return False
-    if not (folder / INDEX).exists():
+    if not _has_index(folder):
         here = {path.name for path in folder.glob(WEIGHTS) if path.exists()}
         return bool(here) and all(
             part in here for name in here for part in list_shards(name)
@@ -185,6 +189,14 @@ def _indexed_names(folder: Path) -> set[str]:
     """Return the weight files named by the index; empty without one."""
     weight_map = read_json_or_empty(folder / INDEX).get("weight_map")
     return set(map(str, weight_map.values())) if isinstance(weight_map, dict) else set()
+
+
+def _has_index(folder: Path) -> bool:
+    """Whether a folder has an index that is not stale."""
+    if not (folder / INDEX).exists():
+        return False
+    names = _indexed_names(folder)
+    return not names or not is_stale_index(folder, names)
 
 
 def list_shards(name: str) -> list[str]:

@@ -117,7 +117,7 @@ def fill_slots(folder: Path) -> dict[str, float]:
         for name, stack in records.stacks.items()
     }
     for _ in range(FILLS):
-        absent = [e for e in range(config.num_local_experts) if e not in layer.cached]
+        absent = [e for e in range(records.experts) if e not in layer.cached]
         missing = rng.sample(absent, k)
         for e in missing:  # so that both read from the page cache
             warm(records.byte_ranges(e))

@@ -54,7 +54,7 @@ def describe_runtime(dtype: mx.Dtype) -> dict[str, str]:
 
 
 def _add_file(digest: "hashlib.blake2b", path: Path, checkpoint: Checkpoint) -> None:
-    tensors = [x for x in checkpoint.tensors.values() if x.file == path]
+    tensors = [x for x in checkpoint.stored_parts if x.file == path]
     with path.open("rb") as file:
         facts = os.fstat(file.fileno())
         digest.update(f"{path.name} {facts.st_size} {facts.st_mtime_ns}\n".encode())

@@ -37,7 +37,6 @@ SUPPORTED: dict[str, object] = {
     "model_type": "gpt_oss",
     "hidden_act": "silu",
     "attention_bias": True,
-    "tie_word_embeddings": False,
     "swiglu_alpha": 1.702,
     "partial_rotary_factor": 1.0,
 }
@@ -68,6 +67,7 @@ IGNORED_KEYS = {
     "quantization",
     "quantization_config",
     "return_dict",
+    "tie_word_embeddings",
     "router_aux_loss_coef",
     "torch_dtype",
     "transformers_version",

@@ -1,11 +1,12 @@
 """The sizes and constants of a model, checked against each other."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.format.config.keys import (
+    SIZE_ALIASES,
     SIZE_LIMITS,
     SUPPORTED,
     check_supported,
@@ -43,6 +44,39 @@ class ModelConfig:
     swiglu_limit: float
     max_position_embeddings: int
     eos_token_ids: tuple[int, ...]
+    # Of pruned models whose layers differ; `num_local_experts` is then the largest.
+    experts_by_layer: tuple[int, ...] = ()
+
+    def experts_in(self, layer: int) -> int:
+        """Return the number of experts of one layer."""
+        return (
+            self.experts_by_layer[layer]
+            if self.experts_by_layer
+            else self.num_local_experts
+        )
+
+    @property
+    def total_experts(self) -> int:
+        """The number of experts of all layers."""
+        return sum(map(self.experts_in, range(self.num_hidden_layers)))
+
+    def of_layer(self, layer: int) -> "ModelConfig":
+        """Return the config of a model all of whose layers are like this one."""
+        if not self.experts_by_layer:
+            return self
+        experts = self.experts_by_layer[layer]
+        return replace(self, num_local_experts=experts, experts_by_layer=())
+
+    def with_experts(self, by_layer: Sequence[int]) -> "ModelConfig":
+        """Return a config with these numbers of experts, one per layer."""
+        differ = len(set(by_layer)) > 1
+        found = replace(
+            self,
+            num_local_experts=max(by_layer),
+            experts_by_layer=tuple(by_layer) if differ else (),
+        )
+        check_sizes_agree(found)
+        return found
 
     @classmethod
     def from_dict(
@@ -58,6 +92,7 @@ class ModelConfig:
         layers = read_size(raw, "num_hidden_layers")
         rope_theta, rope_scaling = read_rope(raw)
         layer_types = read_layer_types(raw, layers)
+        experts = read_experts(raw, layers)
         config = cls(
             num_hidden_layers=layers,
             hidden_size=read_size(raw, "hidden_size"),
@@ -65,7 +100,7 @@ class ModelConfig:
             head_dim=read_size(raw, "head_dim"),
             num_attention_heads=read_size(raw, "num_attention_heads"),
             num_key_value_heads=read_size(raw, "num_key_value_heads"),
-            num_local_experts=read_size(raw, "num_local_experts"),
+            num_local_experts=max(experts),
             num_experts_per_tok=read_size(raw, "num_experts_per_tok"),
             vocab_size=read_size(raw, "vocab_size"),
             sliding_window=read_sliding_window(raw, layer_types),
@@ -76,9 +111,26 @@ class ModelConfig:
             swiglu_limit=read_positive(raw, "swiglu_limit", 7.0),
             max_position_embeddings=read_context(raw, rope_scaling),
             eos_token_ids=read_token_ids(raw, "eos_token_id"),
+            experts_by_layer=experts if len(set(experts)) > 1 else (),
         )
         check_sizes_agree(config)
         return config
+
+
+def read_experts(raw: Mapping[str, Any], layers: int) -> tuple[int, ...]:
+    """Read the number of experts of each layer: one number, or a list of them."""
+    keys = ("num_local_experts", SIZE_ALIASES["num_local_experts"])
+    found = next((raw[key] for key in keys if isinstance(raw.get(key), list)), None)
+    if found is None:
+        return (read_size(raw, keys[0]),) * layers
+    numbers = cast("list[object]", found)
+    if len(numbers) != layers:
+        raise ConfigError(
+            f"`config.json` has {len(numbers)} numbers of experts in "
+            f"`num_local_experts` for {layers} `num_hidden_layers`: give one number, "
+            "or one per layer"
+        )
+    return tuple(read_size({keys[0]: number}, keys[0]) for number in numbers)
 
 
 def read_layer_types(raw: Mapping[str, Any], layers: int) -> tuple[str, ...]:
@@ -134,10 +186,11 @@ def check_sizes_agree(config: ModelConfig) -> None:
             f"`config.json` has `head_dim` = {config.head_dim}, expected an even "
             "number (rotary pairs)"
         )
-    if config.num_experts_per_tok > config.num_local_experts:
+    least = min(config.experts_by_layer or (config.num_local_experts,))
+    if config.num_experts_per_tok > least:
         raise ConfigError(
             f"`config.json` has `num_experts_per_tok` = {config.num_experts_per_tok}, "
-            f"more than `num_local_experts` = {config.num_local_experts}"
+            f"more than `num_local_experts` = {least}"
         )
     for token in config.eos_token_ids:
         if token >= config.vocab_size:
@@ -158,6 +211,6 @@ def count_parameters(config: ModelConfig) -> int:
     hidden, inner = config.hidden_size, config.intermediate_size
     heads = config.num_attention_heads + config.num_key_value_heads
     attention = 2 * hidden * heads * config.head_dim
-    experts = config.num_local_experts * (3 * hidden * inner + hidden)
+    experts = config.total_experts * (3 * hidden * inner + hidden)
     vocabulary = 2 * config.vocab_size * hidden
-    return config.num_hidden_layers * (attention + experts) + vocabulary
+    return config.num_hidden_layers * attention + experts + vocabulary

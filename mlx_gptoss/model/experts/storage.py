@@ -125,11 +125,12 @@ def stream_experts(
     reader = reader or ExpertReader(path for record in used for path in record.files)
     layers: dict[int, StreamedExperts] = {}
     for layer, slots in placement.slots.items():
+        config = model.config.of_layer(layer)
         layers[layer] = StreamedExperts(
-            model.config,
+            config,
             structure,
             f"model.layers.{layer}.mlp.experts",
-            slots=slots,
+            slots=min(slots, config.num_local_experts),
             records=records[layer],
             reader=reader,
             dtype=dtype,

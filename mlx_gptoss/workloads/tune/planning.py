@@ -216,7 +216,7 @@ def decoded_bytes(config: ModelConfig, bytes_by_part: Mapping[str, int]) -> int:
     """Return the bytes of a model whose matrices are float32, but for its embedding."""
     parts = recipe_parts(config, "lossless", float_bytes=FLOAT32_BYTES)
     M, F = config.hidden_size, config.intermediate_size
-    experts = config.num_hidden_layers * config.num_local_experts
+    experts = config.total_experts
     parts[EXPERTS_PART] = FLOAT32_BYTES * experts * (3 * M * F + 2 * F + M)
     parts[EMBEDDING] = bytes_by_part[EMBEDDING]
     return sum(parts.values())

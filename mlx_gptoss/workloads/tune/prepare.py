@@ -210,7 +210,8 @@ def model_digest(checkpoint: Checkpoint) -> str:
     digest = hashlib.sha256(config_digest(checkpoint.config).encode())
     for name, tensor in sorted(checkpoint.tensors.items()):
         digest.update(f"\n{name} {tensor.dtype} {tensor.shape}\n".encode())
-        with tensor.file.open("rb") as file:
-            file.seek(tensor.offset)
-            digest.update(file.read(min(SAMPLE_BYTES, tensor.nbytes)))
+        for part in tensor.parts:
+            with part.file.open("rb") as file:
+                file.seek(part.offset)
+                digest.update(file.read(min(SAMPLE_BYTES, part.nbytes)))
     return digest.hexdigest()
