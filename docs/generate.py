@@ -19,13 +19,27 @@ MODULE = re.compile(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])")  # of a qualified class name
 OBJECT = re.compile(r"<[^\n]* at 0x[0-9a-f]+>|<factory>")  # a default without a literal
 HEAD = """# Public API
 
-Everything below is imported from `mlx_gptoss`, and errors from `mlx_gptoss.errors`. The
+Everything below is imported from `mlx_gptoss`, and errors from `mlx_gptoss.errors`;
+[programs to start from](python.md). The
 types `CacheOptions` and `BatchOptions` are in `mlx_gptoss.engine.prompt_cache` and
 `mlx_gptoss.engine.scheduler`. Generated from the docstrings: `python -m docs.generate`.
 """
 GROUPS = {
     "Load and generate": ("load", "LoadOptions", "Runtime", "SamplingParams"),
-    "Converse": ("Chat", "Tool", "Approval", "Sessions", "ReasoningMemory"),
+    "Converse": (
+        "Chat",
+        "Reply",
+        "ReplyCall",
+        "answer_all",
+        "AsyncChat",
+        "answer_all_async",
+        "Tool",
+        "Approval",
+        "Sessions",
+        "ReasoningMemory",
+        "Message",
+        "Statistics",
+    ),
     "Events of a conversation": (
         "Event",
         "Answer",
@@ -42,21 +56,27 @@ GROUPS = {
 
 def page() -> str:
     """Return the whole page as Markdown."""
-    parts = [HEAD]
+    parts, described = [HEAD], set[object]()
     for title, names in GROUPS.items():
         parts.append(f"## {title}\n")
-        parts += [_describe(name, getattr(mlx_gptoss, name)) for name in names]
+        parts += [_describe(n, getattr(mlx_gptoss, n), described) for n in names]
     parts += ["## Errors\n", _errors()]
     return "\n".join(parts)
 
 
-def _describe(name: str, thing: object) -> str:
+def _describe(name: str, thing: object, described: set[object]) -> str:
+    """Describe a name; of members that were `described` before, only the names."""
     if not inspect.isclass(thing):
         return _entry("###", name, thing)
-    lines = [_entry("###", name, thing)]
-    for member, found in vars(thing).items():
+    lines, before = [_entry("###", name, thing)], list[str]()
+    for member, found in _members(thing).items():
         if member.startswith("_"):
             continue
+        if inspect.isroutine(found) or isinstance(found, property):
+            if found in described:
+                before.append(f"`{member}`")
+                continue
+            described.add(found)
         if isinstance(found, property):
             kind = _signature(found.fget).rpartition(" -> ")[2]
             lines.append(_entry("####", f"{name}.{member}", found, f": {kind}"))
@@ -64,7 +84,18 @@ def _describe(name: str, thing: object) -> str:
             lines.append(_entry("####", f"{name}.{member}", getattr(thing, member)))
         elif inspect.isfunction(found):
             lines.append(_entry("####", f"{name}.{member}", found))
+    if before:
+        lines.append(f"Described above: {', '.join(before)}.\n")
     return "\n".join(lines)
+
+
+def _members(thing: type) -> dict[str, object]:
+    """Return the members of a class, and behind them those of its bases here."""
+    found: dict[str, object] = {}
+    for base in thing.__mro__:
+        if base.__module__.startswith("mlx_gptoss."):
+            found = found | {n: m for n, m in vars(base).items() if n not in found}
+    return found
 
 
 def _entry(level: str, name: str, thing: object, signature: str = "") -> str:

@@ -1,35 +1,12 @@
 """Embed the model in an asyncio program whose loop runs while the model generates.
 
-One thread waits for the model and `stream` passes its events to the loop; leaving the
-`async for` stops the model within a token.
+No thread waits for the model; leaving the `async for` stops it within a token.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from mlx_gptoss import Answer, Chat, Event, Runtime, SamplingParams, load
-
-
-async def stream(chat: Chat, text: str) -> AsyncGenerator[Event]:
-    """Yield the events of one turn."""
-    loop = asyncio.get_running_loop()
-    events: asyncio.Queue[Event | None] = asyncio.Queue()
-
-    def pump() -> None:
-        try:
-            for event in chat.send(text):
-                loop.call_soon_threadsafe(events.put_nowait, event)
-        finally:
-            loop.call_soon_threadsafe(events.put_nowait, None)
-
-    pumping = loop.run_in_executor(None, pump)
-    try:
-        while (event := await events.get()) is not None:
-            yield event
-    finally:
-        chat.cancel()
-        await pumping  # raises the errors of the turn
+from mlx_gptoss import Answer, AsyncChat, Runtime, SamplingParams, load
 
 
 async def beat(beats: list[int]) -> None:
@@ -42,12 +19,12 @@ async def beat(beats: list[int]) -> None:
 async def converse(runtime: Runtime) -> None:
     """Ask a question, then ask another and stop the answer."""
     greedy = SamplingParams(temperature=0)
-    chat = Chat(runtime, date="2026-11-22", params=greedy)
-    async for event in stream(chat, "What is 417 + 285?"):
+    chat = AsyncChat(runtime, date="2026-11-22", params=greedy)
+    async for event in chat.send("What is 417 + 285?"):
         if isinstance(event, Answer):
             print(event.text, end="", flush=True)
     print()
-    async with aclosing(stream(chat, "What is 123 + 456?")) as events:
+    async with aclosing(chat.send("What is 123 + 456?")) as events:
         async for _ in events:
             break
     print("stopped after one event")

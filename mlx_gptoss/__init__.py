@@ -18,12 +18,15 @@ TYPE_CHECKING = False  # of `typing`, which takes longer to import than all this
 if TYPE_CHECKING:
     from typing import Any
 
-    from mlx_gptoss.chat import Chat
+    from mlx_gptoss.chat import AsyncChat, Chat
+    from mlx_gptoss.chat.answer_all import answer_all, answer_all_async
     from mlx_gptoss.chat.reasoning_memory import ReasoningMemory
+    from mlx_gptoss.chat.reply import Reply, ReplyCall
     from mlx_gptoss.chat.sessions import Sessions
     from mlx_gptoss.chat.tools import Approval, Tool
     from mlx_gptoss.engine.load import load
     from mlx_gptoss.engine.load_options import LoadOptions
+    from mlx_gptoss.engine.outputs import Statistics
     from mlx_gptoss.engine.runtime import Runtime
     from mlx_gptoss.engine.sampling_params import SamplingParams
     from mlx_gptoss.harmony.constrain.answer_format import AnswerFormat
@@ -38,29 +41,37 @@ if TYPE_CHECKING:
         ToolCallFailed,
         ToolResult,
     )
+    from mlx_gptoss.harmony.messages import Message
 
 __version__ = "0.1.0"
 __all__ = [
     "Answer",
     "AnswerFormat",
     "Approval",
+    "AsyncChat",
     "Chat",
     "Constraints",
     "Done",
     "Event",
     "GptOssError",
     "LoadOptions",
+    "Message",
     "Preamble",
     "Reasoning",
     "ReasoningMemory",
+    "Reply",
+    "ReplyCall",
     "Runtime",
     "SamplingParams",
     "Sessions",
+    "Statistics",
     "Tool",
     "ToolCall",
     "ToolCallFailed",
     "ToolResult",
     "__version__",
+    "answer_all",
+    "answer_all_async",
     "load",
 ]
 
@@ -75,21 +86,28 @@ _HOMES = {
     "Answer": _EVENTS,
     "AnswerFormat": "mlx_gptoss.harmony.constrain.answer_format",
     "Approval": "mlx_gptoss.chat.tools",
+    "AsyncChat": "mlx_gptoss.chat",
     "Chat": "mlx_gptoss.chat",
     "Constraints": _CONSTRAIN,
     "Done": _EVENTS,
     "Event": _EVENTS,
     "LoadOptions": "mlx_gptoss.engine.load_options",
+    "Message": "mlx_gptoss.harmony.messages",
     "Preamble": _EVENTS,
     "Reasoning": _EVENTS,
     "ReasoningMemory": "mlx_gptoss.chat.reasoning_memory",
+    "Reply": "mlx_gptoss.chat.reply",
+    "ReplyCall": "mlx_gptoss.chat.reply",
     "Runtime": "mlx_gptoss.engine.runtime",
     "SamplingParams": "mlx_gptoss.engine.sampling_params",
     "Sessions": "mlx_gptoss.chat.sessions",
+    "Statistics": "mlx_gptoss.engine.outputs",
     "Tool": "mlx_gptoss.chat.tools",
     "ToolCall": _EVENTS,
     "ToolCallFailed": _EVENTS,
     "ToolResult": _EVENTS,
+    "answer_all": "mlx_gptoss.chat.answer_all",
+    "answer_all_async": "mlx_gptoss.chat.answer_all",
     "load": "mlx_gptoss.engine.load",
 }
 

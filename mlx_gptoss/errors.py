@@ -10,6 +10,8 @@
     │   └── LongPromptError it is longer than the context
     ├── ExamplesError       training examples cannot be read or rendered
     ├── BusyError           too many requests are waiting: try again later
+    ├── AnswerTimeout       an answer did not end within the caller's `timeout`
+    ├── AnswerFormatError   an answer does not have the format that was asked for
     ├── ModelError          the model failed during computation
     │   └── NonFiniteError  its logits are NaN or infinite: no token can be sampled
     ├── StorageError        a file cannot be written: a full disk, a missing permission
@@ -26,6 +28,7 @@ Catch the base class to handle them all:
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class GptOssError(Exception):
@@ -97,6 +100,33 @@ class BusyError(GptOssError):
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class AnswerTimeout(GptOssError, TimeoutError):
+    """An answer did not end within `seconds`, which the caller set.
+
+    It was ended, and the conversation keeps the text that came until then. `reply` is
+    that text as a Reply (`finish_reason` cancelled) if `ask` raised this, else None.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"the answer did not end within {seconds:g} s and was stopped: raise "
+            "`timeout`, or lower `max_tokens` or `effort`"
+        )
+        self.seconds = seconds
+        self.reply: Any = None
+
+
+class AnswerFormatError(GptOssError):
+    """An answer does not have its `response_format`, or was cut off before its end.
+
+    `reply` is the Reply as it is, without `parsed`.
+    """
+
+    def __init__(self, message: str, reply: Any = None) -> None:
+        super().__init__(message)
+        self.reply = reply
 
 
 class ModelError(GptOssError):

@@ -6,16 +6,15 @@ collector. Knows nothing of what it protects.
 """
 
 import threading
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from mlx_gptoss.errors import PromptError
-from mlx_gptoss.harmony.events import Done, Event
 
 STILL_ANSWERING = (
     "this chat is still answering: read that answer to its end or `close()` its "
-    "iterator first; another thread needs a Chat of its own, from `branch()`, and may "
-    "only `cancel()` this one"
+    "iterator first (`aclose()` of an AsyncChat's); another thread needs a Chat of its "
+    "own, from `branch()`, as another task does, and may only `cancel()` this one"
 )
 
 
@@ -34,16 +33,3 @@ class AnswerLock:
             yield
         finally:
             self._lock.release()
-
-    def hold_during(self, events: Generator[Event]) -> Generator[Event]:
-        """Yield the events of a turn, holding the lock until the Done.
-
-        `events` must not do anything before its first `next`.
-        """
-        with ExitStack() as held:
-            held.enter_context(self.hold())
-            held.enter_context(closing(events))
-            for event in events:
-                if isinstance(event, Done):  # its reader may ask the next question
-                    held.close()
-                yield event

@@ -16,10 +16,10 @@ from mlx_gptoss.harmony.render.encode import encode_within
 from mlx_gptoss.harmony.render.prompt import history_pieces
 
 if TYPE_CHECKING:
-    from mlx_gptoss.chat.chat import Chat
+    from mlx_gptoss.chat.base_chat import BaseChat
 
 
-def opening_messages(chat: "Chat") -> list[Message]:
+def opening_messages(chat: "BaseChat") -> list[Message]:
     """Return the system and developer messages, by the settings of the moment."""
     return system_messages(
         identity=chat.identity,
@@ -32,7 +32,7 @@ def opening_messages(chat: "Chat") -> list[Message]:
     )
 
 
-def render_prompt(chat: "Chat") -> list[int]:
+def render_prompt(chat: "BaseChat") -> list[int]:
     """Return the prompt for the next message; updates `transcript.forgotten`.
 
     With an `overflow` other than ERROR, it leaves space for the answer.
@@ -57,7 +57,7 @@ def render_prompt(chat: "Chat") -> list[int]:
     return ids
 
 
-def prefill_history(chat: "Chat") -> None:
+def prefill_history(chat: "BaseChat") -> None:
     """Have the history prefilled in idle time, as the next prompt will begin.
 
     Does nothing for a history that is too long: the next prompt begins elsewhere.

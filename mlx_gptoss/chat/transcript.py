@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from mlx_gptoss.chat.calls import Call, PendingCalls, insert_result
 from mlx_gptoss.chat.history import forgotten_after_edit, reopen_last_turn
+from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.messages import Message, user
 
 UNANSWERED = "Error: the call was interrupted"
@@ -45,7 +46,12 @@ class Transcript:
             )
 
     def with_question(self, text: str) -> list[Message]:
-        """Return the messages with a question added; calls that wait are answered."""
+        """Return the messages with a question added; calls that wait are answered.
+
+        Raises PromptError if the question is no text.
+        """
+        if not isinstance(text, str):
+            raise PromptError(f"a question is text, not {type(text).__name__}")
         messages, waiting = list(self.messages), dict(self.waiting)
         for call in self.waiting.values():
             insert_result(messages, waiting, call, UNANSWERED)

@@ -1,18 +1,22 @@
 """The turns of a chat: from a question to a Done, in rounds of generation and calls.
 
 Generates messages, records them in the transcript, and runs the tools that are called,
-one turn at a time. Knows nothing of how a chat is named, saved, or edited.
+one turn at a time. A turn yields its events, and the work it waits for (`turn_work`).
+Knows nothing of how a chat is named, saved, or edited.
 """
 
+import asyncio
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
 from mlx_gptoss.chat.answer_lock import AnswerLock
 from mlx_gptoss.chat.prompt import prefill_history, render_prompt
+from mlx_gptoss.chat.turn_work import CallRun, Computation, NextStep, RunningTurn
 from mlx_gptoss.engine.answer import AnswerParser
 from mlx_gptoss.engine.finish_reasons import TOOL_ROUNDS, incomplete_cause
 from mlx_gptoss.engine.guide import Guide
@@ -20,7 +24,8 @@ from mlx_gptoss.engine.outputs import CANCELLED, LENGTH, STOP, TOOL_CALLS, Stati
 from mlx_gptoss.engine.prompt_progress import PromptMeter
 from mlx_gptoss.engine.stream import Stream
 from mlx_gptoss.engine.token_limits import default_reasoning_budget, resolve_max_tokens
-from mlx_gptoss.errors import GptOssError, PromptError
+from mlx_gptoss.errors import PromptError
+from mlx_gptoss.harmony.constrain.answer_format import AnswerFormat
 from mlx_gptoss.harmony.constrain.constraints import AUTO, NONE, Constraints
 from mlx_gptoss.harmony.events import (
     Done,
@@ -35,7 +40,7 @@ from mlx_gptoss.harmony.messages import Message
 from mlx_gptoss.harmony.parse.parser import Parser
 
 if TYPE_CHECKING:
-    from mlx_gptoss.chat.chat import Chat
+    from mlx_gptoss.chat.base_chat import BaseChat
 
 TOO_LONG = "Error: the result has {} characters, too many to be read; ask for less"
 
@@ -43,12 +48,15 @@ TOO_LONG = "Error: the result has {} characters, too many to be read; ask for le
 class Turns:
     """Runs the turns of `chat`, with its settings of the moment.
 
-    Whoever changes the transcript otherwise holds `lock` meanwhile.
+    Whoever changes the transcript otherwise holds `lock` meanwhile. `stats` are those
+    of the current turn so far, None before its first token.
     """
 
-    def __init__(self, chat: "Chat", reasoning_tokens: int = 0) -> None:
+    def __init__(self, chat: "BaseChat", reasoning_tokens: int = 0) -> None:
         self.lock = AnswerLock()
         self.reasoning_tokens = reasoning_tokens  # of the current turn so far
+        self.stats: Statistics | None = None
+        self.leaving: list[asyncio.Task[None]] = []  # for `drive_async`
         self._chat = chat
         self._turn = 0  # the number of the current turn
         self._guide: Guide | None = None  # of the generation in progress
@@ -58,15 +66,24 @@ class Turns:
         """Begin a turn; results for earlier ones are refused from now on."""
         self._turn += 1
         self.reasoning_tokens = 0
+        self.stats = None
 
-    def ask(self, history: Callable[[], list[Message]]) -> Generator[Event]:
+    def ask(
+        self,
+        history: Callable[[], list[Message]],
+        response_format: AnswerFormat | None = None,
+        *,
+        goes_on: bool = True,
+    ) -> RunningTurn[None]:
         """Answer the history that `history` returns, which ends with a question.
 
-        On an error before the first token, the old history is restored.
+        If it ends before generation begins, the old history is restored. The answer has
+        `response_format`, if given. `goes_on` says that another question may follow,
+        for which the history is prefilled.
         """
-        return self.lock.hold_during(self._ask(history))
+        return self._hold(self._ask(history, goes_on=goes_on), response_format)
 
-    def submit_result(self, call_id: str, text: str) -> Iterator[Event]:
+    def submit_result(self, call_id: str, text: str) -> RunningTurn[None]:
         """Insert the result of a waiting call; continue once none waits."""
         with self.lock.hold():
             transcript = self._chat.transcript
@@ -78,43 +95,69 @@ class Turns:
                 )
             transcript.answer([waiting[call_id]], text)
             self._chat.record_change()
-            events = self._continue(self._turn)
-        return iter(()) if waiting else self.lock.hold_during(events)
+            turn = self._continue(self._turn)
+        return _nothing() if waiting else self._hold(turn)
 
     def cancel(self) -> None:
         """End the answer in progress after its current token."""
         self._cancelled.set()
 
-    def _ask(self, history: Callable[[], list[Message]]) -> Generator[Event]:
+    def _hold(
+        self, turn: RunningTurn[Done], response_format: AnswerFormat | None = None
+    ) -> RunningTurn[None]:
+        """Run a turn while holding the lock, which its reader may need at its Done."""
+        with self.lock.hold(), self._formatted(response_format):
+            done = yield from turn
+        yield done
+
+    @contextmanager
+    def _formatted(self, response_format: AnswerFormat | None) -> Iterator[None]:
+        """Constrain the answers of a turn to a format, if one is given."""
+        if response_format is None:
+            yield
+            return
+        chat, before = self._chat, self._chat.constraints
+        chat.constraints = replace(before, response_format=response_format)
+        try:
+            yield
+        finally:
+            chat.constraints = before
+
+    def _ask(
+        self, history: Callable[[], list[Message]], *, goes_on: bool
+    ) -> RunningTurn[Done]:
         messages, transcript = history(), self._chat.transcript
         self._cancelled.clear()
         before, turn = transcript.replace(messages), (self._turn, self.reasoning_tokens)
         self.begin()
         try:
-            stream = self._start(self._chat.params.max_tokens)
-        except GptOssError:
+            stream = yield from self._start(self._chat.params.max_tokens)
+        except BaseException:  # also one that was left while the prompt was prepared
             transcript.restore(before)
             self._turn, self.reasoning_tokens = turn
             raise
         with closing(stream):
             self._chat.record_change()
-            yield from self._run(stream)
+            return (yield from self._run(stream, goes_on=goes_on))
 
-    def _continue(self, turn: int) -> Generator[Event]:
+    def _continue(self, turn: int) -> RunningTurn[Done]:
         if turn != self._turn:
             raise PromptError(
                 "this result is of an earlier turn: the chat went on without it"
             )
         self._cancelled.clear()
         self._chat.transcript.reopen_last_turn()
-        yield from self._run(self._resume(self._chat.params.max_tokens))
+        self.stats = None
+        stream = yield from self._resume(self._chat.params.max_tokens)
+        return (yield from self._run(stream))
 
-    def _run(self, stream: Stream) -> Generator[Event]:
+    def _run(self, stream: Stream, *, goes_on: bool = True) -> RunningTurn[Done]:
         """Generate, run the tools that are called, and repeat until none are."""
-        transcript, total = self._chat.transcript, None
+        transcript = self._chat.transcript
         for rounds in count(1):
-            stats = yield from self._generate(stream)
-            total = stats if total is None else total + stats
+            yield from self._generate(stream)
+            total = self.stats
+            assert total is not None
             called = bool(transcript.waiting)
             if total.finish_reason not in (CANCELLED, LENGTH):
                 yield from self._run_tools()
@@ -122,26 +165,21 @@ class Turns:
                 reason = incomplete_cause(final.finish_reason, final.finish_details)
                 if transcript.mark_cut(reason):
                     self._chat.record_change()
-                prefill_history(self._chat)
-                yield Done(final.finish_reason or STOP, final)
-                return
-            stream = self._resume(self._tokens_left(total))
+                if goes_on:
+                    yield Computation(partial(prefill_history, self._chat))
+                return Done(final.finish_reason or STOP, final)
+            stream = yield from self._resume(self._tokens_left(total))
+        raise AssertionError("unreachable")
 
-    def _start(self, max_tokens: int | None) -> Stream:
+    def _start(self, max_tokens: int | None) -> RunningTurn[Stream]:
         """Start generating. Raises PromptError if the prompt does not fit."""
         chat, params = self._chat, self._chat.params
-        ids = render_prompt(chat)
+        ids = yield Computation(partial(self._prepare, max_tokens))
         seed = params.seed
         if seed is not None:  # another seed each generation, reproducible as a whole
             seed += chat.transcript.generations
             chat.transcript.generations += 1
         params = replace(params, max_tokens=max_tokens, seed=seed)
-        constraints = self._remaining_constraints()
-        if constraints.forces_a_call and constraints.max_reasoning_tokens is None:
-            space = resolve_max_tokens(len(ids), 0, chat.runtime.context, max_tokens)
-            share = default_reasoning_budget(space)
-            constraints = replace(constraints, max_reasoning_tokens=share)
-        self._guide = chat.runtime.guides.create(constraints, chat.toolbox.targets)
         meter = PromptMeter(len(ids), chat.on_progress)
         stream = meter.source = chat.runtime.generate(
             ids,
@@ -154,10 +192,22 @@ class Turns:
         )
         return stream
 
-    def _resume(self, max_tokens: int | None) -> Stream:
+    def _prepare(self, max_tokens: int | None) -> list[int]:
+        """Return the prompt, and create the guide of its answer."""
+        chat = self._chat
+        ids = render_prompt(chat)
+        constraints = self._remaining_constraints()
+        if constraints.forces_a_call and constraints.max_reasoning_tokens is None:
+            space = resolve_max_tokens(len(ids), 0, chat.runtime.context, max_tokens)
+            share = default_reasoning_budget(space)
+            constraints = replace(constraints, max_reasoning_tokens=share)
+        self._guide = chat.runtime.guides.create(constraints, chat.toolbox.targets)
+        return ids
+
+    def _resume(self, max_tokens: int | None) -> RunningTurn[Stream]:
         """Generate from the tool results; replace results that are too long to fit."""
         try:
-            return self._start(max_tokens)
+            return (yield from self._start(max_tokens))
         except PromptError:
             messages = self._chat.messages
             for place in range(len(messages) - 1, -1, -1):
@@ -166,7 +216,7 @@ class Turns:
                     break
                 text = TOO_LONG.format(len(message.text))
                 messages[place] = replace(message, content=text)
-            return self._start(max_tokens)
+            return (yield from self._start(max_tokens))
 
     def _remaining_constraints(self) -> Constraints:
         """Return the constraints that still hold in this round of the turn."""
@@ -178,8 +228,8 @@ class Turns:
             budget = max(budget - self.reasoning_tokens, 0)
         return replace(given, tool_choice=choice, max_reasoning_tokens=budget)
 
-    def _generate(self, stream: Stream) -> Generator[Event, None, Statistics]:
-        """Yield the events of one generation; record its messages and calls."""
+    def _generate(self, stream: Stream) -> RunningTurn[None]:
+        """Yield the events of one generation; record its messages, calls, and stats."""
         chat, calls = self._chat, self._chat.transcript.calls
         calls.begin_generation()
         parser = Parser(
@@ -190,9 +240,11 @@ class Turns:
             next_id=calls.next_id,
         )
         answer = AnswerParser(parser, chat.constraints.stop)
+        next_step = NextStep(stream)
         try:
-            for events in answer.read(stream):
-                yield from self._record(events)
+            while not answer.stopped and (step := (yield next_step)) is not None:
+                yield from self._record(answer.feed(step.token))
+            yield from self._record(answer.finish())
         finally:  # also when the caller closed the iterator: keep what was generated
             stream.close()
             self._record(answer.finish())
@@ -201,8 +253,8 @@ class Turns:
             chat.transcript.mark_cut(
                 incomplete_cause(stats.finish_reason, stats.finish_details)
             )
+            self.stats = stats if self.stats is None else self.stats + stats
             chat.record_change()
-        return stats
 
     def _record(self, events: Sequence[ParserEvent]) -> list[Event]:
         """Append ended messages to the transcript; return the events to yield."""
@@ -217,12 +269,12 @@ class Turns:
                 transcript.append(message, kept=not cut)
         return [event for event in events if isinstance(event, Event)]
 
-    def _run_tools(self) -> Generator[Event]:
+    def _run_tools(self) -> RunningTurn[None]:
         """Run the calls that have a function; the others keep waiting."""
         chat, transcript, finished = self._chat, self._chat.transcript, False
         try:
             for call in list(transcript.waiting.values()):
-                text = chat.toolbox.run(call, self._cancelled.is_set)
+                text = yield CallRun(chat.toolbox, call, self._cancelled)
                 if text is not None:
                     transcript.answer([call], text)
                     chat.record_change()
@@ -251,3 +303,8 @@ class Turns:
     def _tokens_left(self, stats: Statistics) -> int | None:
         limit = self._chat.params.max_tokens
         return None if limit is None else max(limit - stats.completion_tokens, 0)
+
+
+def _nothing() -> RunningTurn[None]:
+    """Return a turn without events: other calls wait for their results."""
+    yield from ()

@@ -1,7 +1,11 @@
-"""The Steps of one answer, read in any thread while the engine computes ahead."""
+"""The Steps of one answer, read in any thread while the engine computes ahead.
+
+A reader waits in `next`, for a limited time in `wait`, or, in an event loop, for the
+call that `ready` asks for.
+"""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, Self
@@ -22,10 +26,13 @@ class StepQueue:
     def __init__(self) -> None:
         self.entries: SimpleQueue[tuple[Step, Statistics] | StreamEnd] = SimpleQueue()
         self.ended = threading.Event()
+        self._lock = threading.Lock()
+        self._listener: Callable[[], object] | None = None
 
     def put(self, step: Step, stats: Statistics) -> None:
         """Append a step, with the statistics up to it."""
         self.entries.put((step, stats))
+        self._call_listener()
 
     def end(self, stats: Statistics | None, error: BaseException | None) -> None:
         """Append the end; drop the steps before it if the answer was cancelled."""
@@ -37,6 +44,21 @@ class StepQueue:
                 break
         self.entries.put(StreamEnd(error))
         self.ended.set()
+        self._call_listener()
+
+    def listen(self, listener: Callable[[], object]) -> bool:
+        """Say whether there is an entry; if not, call `listener` when one comes."""
+        with self._lock:
+            if not self.entries.empty():
+                return True
+            self._listener = listener
+            return False
+
+    def _call_listener(self) -> None:
+        with self._lock:
+            listener, self._listener = self._listener, None
+        if listener is not None:
+            listener()
 
 
 class Stream(Iterator[Step]):
@@ -55,7 +77,7 @@ class Stream(Iterator[Step]):
         self._request: Request | None = request
         self._queue = steps
         self._generation: Generation | None = None
-        self._asked = 0  # steps read, or waited for
+        self._steps = 0  # read so far
         self._stats: Statistics | None = None  # up to the step read last
         self._computed_ids: tuple[int, ...] = ()
 
@@ -63,27 +85,56 @@ class Stream(Iterator[Step]):
         return self
 
     def __next__(self) -> Step:
-        scheduler, request = self._scheduler, self._request
-        if scheduler is None or request is None:
+        scheduler = self._scheduler
+        if scheduler is None:
             raise StopIteration
-        self._asked += 1
         try:
-            if request.cancelled is not None and request.cancelled():
+            if not self._ask():
                 raise StopIteration
-            if self._generation is None:
-                self._generation = scheduler.submit(request)
-            self._generation.read(self._asked)
             entry = scheduler.wait_for_entry(self._queue.entries)
         except BaseException:  # the reader was interrupted, or cancels
             self.close()
             raise
         if not isinstance(entry, StreamEnd):
             step, self._stats = entry
+            self._steps += 1
             return step
         self._release(cancelled=entry.error is None)
         if entry.error is not None:
             raise entry.error
         raise StopIteration
+
+    def ready(self, notify: Callable[[], object]) -> bool:
+        """Say whether `next` would return or raise at once.
+
+        If not, `notify` is called once when it would, in the engine thread, which it
+        must not block. A later `ready` replaces it.
+        """
+        try:
+            return not self._ask() or self._queue.listen(notify)
+        except BaseException:
+            self.close()
+            raise
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until `next` would return or raise at once; False after `seconds`.
+
+        In the engine thread, where `next` computes, it is True at once.
+        """
+        if self._scheduler is None or self._scheduler.is_current:
+            return True
+        ready = threading.Event()
+        return self.ready(ready.set) or ready.wait(max(seconds, 0))
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was read to its end, or closed."""
+        return self._scheduler is None
+
+    def cancel(self) -> None:
+        """End it within one step, without waiting; `close` waits for that."""
+        if self._generation is not None:
+            self._generation.cancel()
 
     def close(self) -> None:
         """Stop the work, and wait until the KV cache is released."""
@@ -96,8 +147,7 @@ class Stream(Iterator[Step]):
         self._release(cancelled=True)
 
     def __del__(self) -> None:
-        if self._generation is not None:
-            self._generation.cancel()
+        self.cancel()
 
     def __enter__(self) -> Self:
         return self
@@ -122,6 +172,21 @@ class Stream(Iterator[Step]):
     def computed_ids(self) -> tuple[int, ...]:
         """The token ids appended to the cache since the start."""
         return self._generation.computed_ids if self._generation else self._computed_ids
+
+    def _ask(self) -> bool:
+        """Submit the request, and tell the engine that a step is waited for.
+
+        False if no step will come: it has ended, or the caller cancels.
+        """
+        scheduler, request = self._scheduler, self._request
+        if scheduler is None or request is None:
+            return False
+        if request.cancelled is not None and request.cancelled():
+            return False
+        if self._generation is None:
+            self._generation = scheduler.submit(request)
+        self._generation.read(self._steps + 1)
+        return True
 
     def _release(self, *, cancelled: bool) -> None:
         """Keep the figures; release the engine."""

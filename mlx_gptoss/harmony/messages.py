@@ -157,6 +157,7 @@ class Message:
 
     @property
     def is_call(self) -> bool:
+        """Whether it calls a tool: an assistant's message with a recipient."""
         return self.role == "assistant" and self.recipient is not None
 
 

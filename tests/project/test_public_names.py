@@ -1,6 +1,9 @@
 """`mlx_gptoss.__all__` lists the public names, each importable from its module."""
 
+import inspect
+import operator
 import pydoc
+import re
 import subprocess
 import sys
 
@@ -24,9 +27,33 @@ def test_dir_lists_the_public_names() -> None:
 def test_help_on_a_turn_names_the_type_of_its_events(method: str) -> None:
     text = pydoc.plain(pydoc.render_doc(getattr(mlx_gptoss.Chat, method)))
 
-    assert text.splitlines()[2].endswith(
-        "-> collections.abc.Generator[mlx_gptoss.harmony.events.Event]"
-    )
+    assert "-> collections.abc.Generator[mlx_gptoss.harmony.events.Event]\n" in text
+
+
+UNNAMED = {"self", "cls", "options", "text", "events", "turn", "call_id"}
+
+
+@pytest.mark.parametrize("name", ["Chat", "AsyncChat", "Reply", "ReplyCall"])
+def test_what_a_class_has_is_documented(name: str) -> None:
+    thing = getattr(mlx_gptoss, name)
+    public = [n for n in dir(thing) if not n.startswith("_")]
+    members = [getattr(thing, n) for n in public]
+
+    undocumented = [n for n, m in zip(public, members, strict=True) if not m.__doc__]
+    fields = getattr(thing, "__dataclass_fields__", {})
+    told = f"{thing.__doc__} "
+    assert [n for n in undocumented if f"    {n}: " not in told] == []
+    assert [n for n in fields if f"    {n}: " not in told] == []
+
+
+@pytest.mark.parametrize("name", ["Chat", "Chat.ask", "Chat.send", "answer_all"])
+def test_a_docstring_names_every_argument(name: str) -> None:
+    thing = operator.attrgetter(name)(mlx_gptoss)
+    given = set(inspect.signature(thing).parameters) - UNNAMED
+    text = inspect.getdoc(thing) or ""
+
+    assert [n for n in sorted(given) if not re.search(rf"\b{n}\b", text)] == []
+    assert "Error" in text  # what it raises
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

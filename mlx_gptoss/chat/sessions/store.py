@@ -23,7 +23,7 @@ from mlx_gptoss.errors import SessionError
 from mlx_gptoss.files import data_folder
 
 if TYPE_CHECKING:
-    from mlx_gptoss.chat import Chat
+    from mlx_gptoss.chat.base_chat import BaseChat
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -67,7 +67,7 @@ class Sessions:
         """The file."""
         return self._database.path
 
-    def save(self, chat: "Chat") -> None:
+    def save(self, chat: "BaseChat") -> None:
         """Write the changes of a chat in one transaction; an empty chat is not kept.
 
         Raises SessionError, and writes nothing, if another process has changed or

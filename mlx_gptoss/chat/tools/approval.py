@@ -5,18 +5,24 @@
 Knows nothing of terminals or chats.
 """
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
+from mlx_gptoss.chat.tools.run import run_in_loop
+from mlx_gptoss.chat.tools.tool import is_async
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.events import ToolCall
 
 Policy = Literal["ask", "allow", "deny"]
 POLICIES: tuple[str, ...] = get_args(Policy)
-AskUser = Callable[[ToolCall], bool]
+AskUser = Callable[[ToolCall], bool | Awaitable[bool]]
 REFUSED = "Error: the user did not allow this call"
+NEEDS_A_LOOP = (
+    "`approve` is an async function, which only an AsyncChat can await: use a plain one"
+)
 
 
 @dataclass(frozen=True)
@@ -25,8 +31,8 @@ class Approval:
 
     A name in `by_tool` is that of a tool, of a built-in namespace (`browser`), or a
     pattern (`files_*`); the first match decides. `ask` is called for the policy "ask"
-    and returns whether the call may run. Raises PromptError for an unknown policy, and
-    for "ask" without a function.
+    and returns whether the call may run; for an AsyncChat, it may be an async function.
+    Raises PromptError for an unknown policy, and for "ask" without a function.
     """
 
     policy: Policy = "allow"
@@ -57,14 +63,45 @@ class Approval:
         return self.policy
 
     def refusal(self, call: ToolCall) -> str | None:
-        """Return None if the call may run, else the error for the model."""
+        """Return None if the call may run, else the error for the model.
+
+        Raises PromptError if `ask` is an async function.
+        """
         policy = self.policy_of(call.name)
-        if policy == "ask":
-            assert self.ask is not None
-            return None if self.ask(call) else REFUSED
-        if policy == "deny":
-            return f"Error: the user does not allow calls of `{call.name}`"
-        return None
+        if policy != "ask":
+            return _refusal_of(policy, call)
+        assert self.ask is not None
+        allowed = self.ask(call)
+        if inspect.isawaitable(allowed):  # which is true, whatever it would answer
+            if inspect.iscoroutine(allowed):
+                allowed.close()
+            raise PromptError(NEEDS_A_LOOP)
+        return None if allowed else REFUSED
+
+    async def refusal_async(
+        self,
+        call: ToolCall,
+        *,
+        seconds: float | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> str | None:
+        """Return what `refusal` returns, without blocking the running event loop.
+
+        An async `ask` runs in this loop, a plain one in a thread of its own. Raises
+        CallInterrupted once `cancelled()` is true, and CallTimeout after `seconds`.
+        """
+        policy, ask = self.policy_of(call.name), self.ask
+        if policy != "ask" or ask is None:
+            return _refusal_of(policy, call)
+        allowed = await run_in_loop(
+            lambda: ask(call), seconds, is_async=is_async(ask), cancelled=cancelled
+        )
+        return None if allowed else REFUSED
+
+
+def _refusal_of(policy: Policy, call: ToolCall) -> str | None:
+    denied = f"Error: the user does not allow calls of `{call.name}`"
+    return denied if policy == "deny" else None
 
 
 ApprovalLike = Approval | Policy | AskUser

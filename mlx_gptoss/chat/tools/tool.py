@@ -16,7 +16,12 @@ from typing import Any
 
 from mlx_gptoss.chat.tools import signature
 from mlx_gptoss.chat.tools.docstring import parse_docstring
-from mlx_gptoss.chat.tools.run import CallInterrupted, CallTimeout, run_with_timeout
+from mlx_gptoss.chat.tools.run import (
+    CallInterrupted,
+    CallTimeout,
+    run_in_loop,
+    run_with_timeout,
+)
 from mlx_gptoss.errors import GptOssError, PromptError
 from mlx_gptoss.harmony.constrain.tool_constraints import close_schema
 from mlx_gptoss.harmony.messages import (
@@ -29,6 +34,7 @@ from mlx_gptoss.harmony.render.typescript import typescript
 
 Schema = Mapping[str, Any]
 MAX_SCHEMA_CHARACTERS = 100_000  # of a schema in a prompt
+INTERRUPTED = "Error: the call was interrupted"
 
 
 @dataclass(frozen=True)
@@ -100,32 +106,57 @@ class Tool:
         A tool never ends a conversation: the model reads the error. With a limit of
         `seconds`, the function runs in a thread of its own.
         """
-        if self.function is None:
-            return f"Error: `{self.name}` cannot be run here"
-        if self.takes_text:
-            values: dict[str, Any] = {}
-        else:
-            values, problem = self._parse_arguments(arguments)
-            if problem:
-                return f"Error: {problem}"
+        call = self._prepare(arguments)
+        if isinstance(call, str):
+            return call
         try:
             return as_text(
                 run_with_timeout(
-                    lambda: self._call(arguments, values),
+                    call,
                     None if self.limits_itself else seconds,
-                    is_async=_is_async(self.function),
+                    is_async=is_async(self.function),
                     cancelled=cancelled,
                     interrupt=self.interrupt,
                 )
             )
-        except CallTimeout:
-            return f"Error: there was no result within {seconds:g} s"
-        except CallInterrupted:
-            return "Error: the call was interrupted"
-        except GptOssError as error:
-            return f"Error: {error}"
-        except Exception as error:  # the model reads whatever a tool raises
-            return f"Error: {type(error).__name__}: {error}"
+        except Exception as error:
+            return _error_text(error, seconds)
+
+    async def run_async(
+        self,
+        arguments: str,
+        *,
+        seconds: float | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> str:
+        """Do what `run` does, without blocking the running event loop.
+
+        An async function runs in this loop, any other in a thread of its own.
+        """
+        call = self._prepare(arguments)
+        if isinstance(call, str):
+            return call
+        try:
+            return as_text(
+                await run_in_loop(
+                    call,
+                    None if self.limits_itself else seconds,
+                    is_async=is_async(self.function),
+                    cancelled=cancelled,
+                    interrupt=self.interrupt,
+                )
+            )
+        except Exception as error:
+            return _error_text(error, seconds)
+
+    def _prepare(self, arguments: str) -> Callable[[], Any] | str:
+        """Return the call with its arguments, or the error if it cannot be made."""
+        if self.function is None:
+            return f"Error: `{self.name}` cannot be run here"
+        if self.takes_text:
+            return lambda: self._call(arguments, {})
+        values, problem = self._parse_arguments(arguments)
+        return f"Error: {problem}" if problem else lambda: self._call(arguments, values)
 
     def _parse_arguments(self, arguments: str) -> tuple[Any, str]:
         """Return the arguments, and what is wrong with them ("" for nothing)."""
@@ -176,9 +207,21 @@ def schema_problem(tool: ToolDescription) -> str | None:
     return None
 
 
-def _is_async(function: Callable[..., Any]) -> bool:
+def is_async(function: Callable[..., Any] | None) -> bool:
+    """Say whether calling `function` returns a coroutine."""
     called = getattr(function, "__call__", None)  # noqa: B004 - of an object
     return any(map(inspect.iscoroutinefunction, (function, called)))
+
+
+def _error_text(error: Exception, seconds: float | None) -> str:
+    """Return what the model reads: whatever a tool raises."""
+    if isinstance(error, CallTimeout):
+        return f"Error: there was no result within {seconds:g} s"
+    if isinstance(error, CallInterrupted):
+        return INTERRUPTED
+    if isinstance(error, GptOssError):
+        return f"Error: {error}"
+    return f"Error: {type(error).__name__}: {error}"
 
 
 def as_text(value: Any) -> str:

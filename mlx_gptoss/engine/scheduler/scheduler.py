@@ -151,6 +151,11 @@ class Scheduler:
             self._scheduled = True
         self._thread.post(self._run_iteration)
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs in the engine thread."""
+        return self._thread.is_current
+
     def wait_for_entry(self, entries: "SimpleQueue[T]") -> T:
         """Return the next entry of a queue that callbacks of a request fill.
 
