@@ -1,5 +1,7 @@
 """Locate the experts of each layer in a checkpoint, for streaming them."""
 
+from collections import defaultdict
+
 from mlx_gptoss.checkpoint.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.parameters import FLOAT
 from mlx_gptoss.errors import ConfigError
@@ -39,17 +41,10 @@ def expert_records(checkpoint: Checkpoint) -> dict[int, ExpertRecords]:
             source.name, source.file, source.offset, one, source.dtype
         )
         stacks.setdefault(int(found[1]), {})[name] = stack
-    records = {
+    return {
         layer: ExpertRecords(layer, checkpoint.config.experts_in(layer), found)
         for layer, found in stacks.items()
     }
-    if len({each.record_bytes for each in records.values()}) > 1:
-        raise ConfigError(
-            f"the experts of `{checkpoint.folder}` are quantized differently from "
-            "layer to layer, and only experts of one size can be streamed from disk: "
-            "use `--experts resident`"
-        )
-    return records
 
 
 def explain_refusal(checkpoint: Checkpoint) -> str | None:
@@ -62,10 +57,12 @@ def explain_refusal(checkpoint: Checkpoint) -> str | None:
 
 
 def expert_bytes_in_memory(checkpoint: Checkpoint, float_bytes: int) -> int:
-    """Bytes of one expert without its biases, averaged over layers."""
-    total = sum(
-        parameter.nbytes(float_bytes)
-        for parameter in checkpoint.parameters
-        if parameter.part == EXPERTS and not parameter.name.endswith(".bias")
-    )
-    return total // checkpoint.config.total_experts
+    """Bytes of one expert without its biases, of the layer with the largest."""
+    total: dict[int, int] = defaultdict(int)
+    for parameter in checkpoint.parameters:
+        if parameter.part == EXPERTS and not parameter.name.endswith(".bias"):
+            found = LAYER_NUMBER.search(parameter.name)
+            assert found is not None, f"{parameter.name=}"
+            total[int(found[1])] += parameter.nbytes(float_bytes)
+    config = checkpoint.config
+    return max(size // config.experts_in(layer) for layer, size in total.items())

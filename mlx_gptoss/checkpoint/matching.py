@@ -12,6 +12,7 @@ from math import prod
 from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
 from mlx_gptoss.errors import CheckpointError, ConfigError
 from mlx_gptoss.format.config import (
+    AFFINE,
     MXFP4,
     QUANTIZATION_MODES,
     ModelConfig,
@@ -181,19 +182,26 @@ def check_expert_settings(
 def infer_setting(
     weight: StoredTensor, scales: StoredTensor, matrix: Matrix
 ) -> Quantization:
-    """Infer bits and group size from shapes, the mode from the scales' dtype."""
+    """Infer bits and group size from shapes, the mode from these and the scales."""
     columns = matrix.shape[-1]
     words, groups = weight.shape[-1:], scales.shape[-1:]
     bits = words[0] * BITS_PER_WORD // columns if words else 0
     group_size = columns // groups[0] if groups and groups[0] else 0
-    mode = "mxfp4" if scales.dtype in BYTES else "affine"
-    all_bits, all_groups = QUANTIZATION_MODES[mode]
-    if bits not in all_bits or group_size not in all_groups:
+    is_affine = scales.dtype not in BYTES
+    fitting = (
+        mode
+        for mode, (all_bits, all_groups) in QUANTIZATION_MODES.items()
+        if is_affine == (mode == AFFINE)
+        and bits in all_bits
+        and group_size in all_groups
+    )
+    mode = next(fitting, None)
+    if mode is None:
         raise CheckpointError(
             f"tensor `{weight.name}` in `{weight.file}` has shape {weight.shape} and "
             f"its scales ({scales.dtype}) have shape {scales.shape}: no supported "
-            f"quantization packs {columns} columns like that (affine or mxfp4), "
-            "convert the original again"
+            f"quantization packs {columns} columns like that "
+            f"({', '.join(QUANTIZATION_MODES)}), convert the original again"
         )
     return Quantization(bits=bits, group_size=group_size, mode=mode)
 
@@ -219,7 +227,7 @@ def matrix_specs(
     else:
         groups = (*outer, columns // setting.group_size)
         specs = {"weight": (WORDS, (*outer, columns * setting.bits // BITS_PER_WORD))}
-        if setting.mode == "affine":
+        if setting.is_affine:
             specs |= {"scales": (FLOATS, groups), "biases": (FLOATS, groups)}
         else:
             specs |= {"scales": (BYTES, groups)}

@@ -128,5 +128,5 @@ def memory_form(
         return FLOAT, (*stack, columns, rows) if in_out else shape
     if kind == "weight":
         return WORD, (*outer, columns * setting.bits // BITS_PER_WORD)
-    form = BYTE if setting.mode == "mxfp4" else FLOAT
+    form = FLOAT if setting.is_affine else BYTE
     return form, (*outer, columns // setting.group_size)

@@ -61,6 +61,6 @@ def describe_storage(checkpoint: Checkpoint, matrix: Matrix) -> str:
 
 
 def describe_quantization(setting: Quantization) -> str:
-    if setting.mode == "mxfp4":
-        return "mxfp4"
+    if not setting.is_affine:
+        return setting.mode
     return f"affine {setting.bits}-bit group {setting.group_size}"

@@ -55,6 +55,11 @@ SIGNATURES = (
         USE_SOURCE,
     ),
     signature(
+        r"\.global_scale$",
+        "is a tensor scale of NVFP4 (mlx-lm's `global_scale`), which is not computed",
+        "quantize the model without it",
+    ),
+    signature(
         r"\.(W_q|q_weight|trellis|suh|svh)$", "is quantized (HQQ or EXL)", USE_SOURCE
     ),
     signature(

@@ -1,15 +1,14 @@
 """Check the values of a checkpoint for NaN and infinity.
 
-An MXFP4 scale byte of 255 means NaN. Packed values are always valid: all sixteen codes
-are numbers.
+Some bytes of scales, and of FP8 weights, mean NaN (see `format/block_formats.py`).
+Other packed values are always valid: all sixteen codes of FP4 are numbers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from mlx_gptoss.checkpoint.checkpoint import Checkpoint
-from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
 from mlx_gptoss.checkpoint.tensor_reads import (
     TensorChunk,
     open_files,
@@ -17,6 +16,8 @@ from mlx_gptoss.checkpoint.tensor_reads import (
     split_into_chunks,
 )
 from mlx_gptoss.errors import CheckpointError
+from mlx_gptoss.format.block_formats import NAN_BYTES
+from mlx_gptoss.format.config import Quantization
 from mlx_gptoss.format.layout import BYTES, FLOATS
 from mlx_gptoss.format.mxfp4 import E8M0_NAN
 
@@ -30,37 +31,55 @@ def check_values(
 
     `progress` is called with (bytes read, total bytes). Peak memory: about 8 MiB.
     """
+    quantization = checkpoint.structure.quantization
     tensors = [
-        part
+        (part, invalid)
         for name, tensor in checkpoint.tensors.items()
-        if is_checkable(name, tensor)
+        for invalid in [invalid_bytes(name, quantization)]
+        if invalid or tensor.dtype in FLOATS
         for part in tensor.parts
     ]
-    total = sum(tensor.nbytes for tensor in tensors)
+    total = sum(tensor.nbytes for tensor, _ in tensors)
     done = 0
     with open_files(checkpoint.files) as files:
-        for tensor in tensors:
+        for tensor, invalid in tensors:
             for chunk in split_into_chunks(tensor):
-                check_chunk(chunk, read_values(files[tensor.file], chunk))
+                values = read_values(files[tensor.file], chunk)
+                check_chunk(chunk, values, invalid)
                 done += chunk.nbytes
                 if progress is not None:
                     progress(done, total)
 
 
-def is_checkable(name: str, tensor: StoredTensor) -> bool:
-    """Whether a tensor can hold invalid values: scale bytes and all floats."""
-    scales = name.endswith(".scales") and tensor.dtype in BYTES
-    return scales or tensor.dtype in FLOATS
+def invalid_bytes(
+    name: str, quantization: Mapping[str, Quantization]
+) -> tuple[int, ...]:
+    """Return the bytes of a tensor that are no numbers; () if it has floats."""
+    path, _, kind = name.rpartition(".")
+    setting = quantization.get(path)
+    return () if setting is None else NAN_BYTES.get(setting.mode, {}).get(kind, ())
 
 
-def check_chunk(chunk: TensorChunk, values: np.ndarray) -> None:
-    bad = mark_invalid(chunk.tensor.dtype, values)
+def check_chunk(
+    chunk: TensorChunk, values: np.ndarray, invalid: tuple[int, ...] = ()
+) -> None:
+    """Raise CheckpointError for `invalid` bytes, or floats that are not finite."""
+    if invalid:
+        bad = np.isin(values.view(np.uint8), invalid)
+        bad = bad.reshape(len(values), -1).any(axis=1)
+    else:
+        bad = mark_invalid(chunk.tensor.dtype, values)
     if not bad.any():
         return
     tensor = chunk.tensor
     flat = chunk.start + int(bad.argmax())
     place = tuple(int(i) for i in np.unravel_index(flat, tensor.shape))
-    what = "a scale of 255 (NaN)" if tensor.dtype in BYTES else "a non-finite value"
+    what = "a non-finite value"
+    if invalid:
+        shown = " or ".join(map(str, invalid))
+        what = f"a byte of {shown} (NaN)"
+        if tensor.dtype in BYTES:
+            what = f"a scale of {shown} (NaN)"
     raise CheckpointError(
         f"tensor `{tensor.name}` in `{tensor.file}` has {what} at {place}: the file "
         "is damaged or the model is broken, download it again"

@@ -210,10 +210,15 @@ def _bits_per_weight(plan: Plan, config: ModelConfig) -> BitsPerWeight:
 
 def _without_experts(resident: Plan, config: ModelConfig) -> Plan:
     """Remove the stacks of experts; add the scratch memory that streaming needs."""
-    stacks = config.total_experts * resident.record_bytes
     parts = dict(resident.bytes_by_part)
-    owner = EXPERTS if EXPERTS in parts else next(iter(parts))
-    parts[owner] = max(0, parts[owner] - stacks)
+    biases = bias_bytes(config, float_bytes=resident.float_bytes)
+    if EXPERTS in parts:
+        # Not what the records take, which are the largest of all layers.
+        parts[EXPERTS] = min(parts[EXPERTS], config.total_experts * biases)
+    else:
+        owner = next(iter(parts))
+        stacks = config.total_experts * resident.record_bytes
+        parts[owner] = max(0, parts[owner] - stacks)
     budget = resident.budget
 
     def scratch(chunk: int) -> int:

@@ -122,7 +122,8 @@ class Transformer(nn.Module):
                 rows = RowChunk(own, lengths[0])
             updates = active and active.for_rows(lengths * ids.shape[0])
         masks = Masks()
-        h = self.embed_tokens(ids)
+        # MLX decodes its block formats (mxfp4, nvfp4, ...) to bfloat16, which is exact.
+        h = self.embed_tokens(ids).astype(self.norm.weight.dtype)
         for layer, block in enumerate(self.layers):
             top = layer == len(self.layers) - 1
             run = partial(

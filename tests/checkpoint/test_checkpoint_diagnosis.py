@@ -219,8 +219,8 @@ CASES: dict[str, tuple[Case, str]] = {
         "`quantization.model.embed_tokens` = false, but",
     ),
     "unknown-mode": (
-        affine(lambda table: table.update(mode="nvfp4")),
-        "in mode 'nvfp4', expected one of affine, mxfp4",
+        affine(lambda table: table.update(mode="nf4")),
+        "in mode 'nf4', expected one of affine, mxfp4, mxfp8, nvfp4",
     ),
     # dtypes
     "f64-experts": (stored_as(FIRST + "mlp.experts.down_proj", "F64"), BF16),

@@ -215,13 +215,13 @@ def test_missing_piece_of_a_quantized_matrix(kind: str, tmp_path: Path) -> None:
 def test_quantization_nobody_packs(tmp_path: Path) -> None:
     pieces = {
         "lm_head.weight": np.zeros((301, 48), np.uint32),
-        "lm_head.scales": np.zeros((301, 6), np.uint8),
+        "lm_head.scales": np.zeros((301, 12), np.uint8),
     }
     checkpoints.write_folder(tmp_path, CONFIG, TENSORS | pieces)
     assert message(tmp_path) == (
         "tensor `lm_head.weight` in `FOLDER/model.safetensors` has shape (301, 48) and "
-        "its scales (U8) have shape (301, 6): no supported quantization packs 192 "
-        "columns like that (affine or mxfp4), convert the original again"
+        "its scales (U8) have shape (301, 12): no supported quantization packs 192 "
+        "columns like that (affine, mxfp4, mxfp8, nvfp4), convert the original again"
     )
 
 

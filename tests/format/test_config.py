@@ -340,8 +340,8 @@ BAD_QUANTIZATION = [
     ({"quantization": {"bits": 7, "group_size": 64}}, "bits 7 and group_size 64"),
     ({"quantization": {"bits": 4, "group_size": 48}}, "bits 4 and group_size 48"),
     (
-        {"quantization": {"bits": 8, "group_size": 32, "mode": "mxfp8"}},
-        "in mode 'mxfp8'",
+        {"quantization": {"bits": 8, "group_size": 32, "mode": "mxfp2"}},
+        "in mode 'mxfp2'",
     ),
     (
         {"quantization": {"model.norm": {"bits": [8], "group_size": 64}}},

@@ -6,10 +6,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.expert_records import expert_records
 from mlx_gptoss.errors import ConfigError, MemoryBudgetError
 from mlx_gptoss.model.device import on_gpu
 from mlx_gptoss.model.gpt_oss import GptOss
+from tests.support import checkpoints, layout_writers
 from tests.support.streaming import SMALL, resident, run, streamed, write
 
 E, T = SMALL["num_local_experts"], 3
@@ -133,10 +135,20 @@ def test_dense_experts_are_not_streamed(tmp_path: Path) -> None:
         streamed(checkpoint, 4)
 
 
-def test_layers_of_other_sizes_are_not_streamed(tmp_path: Path) -> None:
-    checkpoint = write(tmp_path, "mlx-split-mixed")
-    with pytest.raises(ConfigError, match="quantized differently from layer to layer"):
-        streamed(checkpoint, 4)
+@exact
+def test_layers_of_other_sizes_and_counts_are_streamed(tmp_path: Path) -> None:
+    config = checkpoints.hf_config(**SMALL)
+    pruned = {
+        name: x[: 9 - 2 * int(name.split(".")[2])] if ".mlp." in name else x
+        for name, x in checkpoints.random_tensors(config, seed=11).items()
+    }
+    layout_writers.write_split_mixed(tmp_path, config, pruned)
+    checkpoint = open_checkpoint(tmp_path)
+    expected = run(resident(checkpoint), PROMPT, 3)
+    with streamed(checkpoint, 6) as found:
+        assert mx.array_equal(run(found.model, PROMPT, 3), expected)
+        slots = [layer.slots for layer in found.storage.layers.values()]
+    assert slots == [6, 6, 5]
 
 
 @exact

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from mlx_gptoss.checkpoint import Checkpoint
+from mlx_gptoss.format.block_formats import decode_blocks
 from mlx_gptoss.format.config import Quantization
-from mlx_gptoss.format.layout import BYTES_PER_BLOCK, IN_OUT, SPLIT, Matrix
-from mlx_gptoss.format.mxfp4 import decode
+from mlx_gptoss.format.layout import IN_OUT, SPLIT, Matrix
 from mlx_gptoss_convert.read.source import SourceTensor, TensorReader
 from mlx_gptoss_convert.steps.affine import AffineRows, decode_affine, to_float32
 from mlx_gptoss_convert.steps.codecs import CODEC_SLICE_BYTES, as_elements
@@ -68,10 +68,8 @@ class MatrixReader:
             for kind in ("weight", "scales", "biases")
             if f"{self.paths(path)[0]}.{kind}" in self.checkpoint.tensors
         }
-        if setting.mode == "mxfp4":
-            scales = packed["scales"]
-            blocks = packed["weight"].reshape(*scales.shape, BYTES_PER_BLOCK)
-            return decode(blocks, scales)
+        if not setting.is_affine:
+            return decode_blocks(packed["weight"], packed["scales"], setting.mode)
         return self.affine_rows(path, packed, setting)
 
     def dense_expert(self, path: str, expert: int) -> np.ndarray:
@@ -111,10 +109,8 @@ class MatrixReader:
             if setting is None:
                 dtype = parts["weight"].dtype
                 yield to_float32(as_elements(raw["weight"], parts["weight"]), dtype)
-            elif setting.mode == "mxfp4":
-                scales = raw["scales"]
-                blocks = raw["weight"].reshape(*scales.shape, BYTES_PER_BLOCK)
-                yield decode(blocks, scales)
+            elif not setting.is_affine:
+                yield decode_blocks(raw["weight"], raw["scales"], setting.mode)
             else:
                 yield self.affine_rows(path, raw, setting)
 

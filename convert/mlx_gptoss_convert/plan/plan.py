@@ -14,7 +14,7 @@ from typing import Any
 
 from mlx_gptoss import __version__
 from mlx_gptoss.checkpoint import Checkpoint
-from mlx_gptoss.format.config import Quantization
+from mlx_gptoss.format.config import MXFP4, Quantization
 from mlx_gptoss.format.file_names import INDEX
 from mlx_gptoss.format.layout import (
     EXPERTS,
@@ -84,7 +84,7 @@ def make_plan(
     """Plan the conversion of `checkpoint` to an MLX folder.
 
     `experts` is "packed" (OpenAI's packing) or "split" (gate and up separate, as in
-    mlx-community's folders). Affine experts have no packed form and are always split,
+    mlx-community's folders). Only MXFP4 has a packed form: others are always split,
     as are all if `keeps_dense` says not to encode dense ones.
     """
     layout = output_layout(checkpoint, recipe, SPLIT if keeps_dense else experts)
@@ -125,7 +125,7 @@ def output_layout(checkpoint: Checkpoint, recipe: Recipe, experts: str) -> Layou
         if matrix.part == EXPERTS
     )
     modes = {recipe.expert_setting(setting).mode for setting in found}
-    return LAYOUTS[SPLIT if "affine" in modes else experts]
+    return LAYOUTS[SPLIT if modes - {MXFP4.mode} else experts]
 
 
 def describe_recipe(recipe: Recipe) -> dict[str, Any]:

@@ -5,8 +5,9 @@ Knows arrays and settings; nothing of steps, names or files.
 
 import numpy as np
 
+from mlx_gptoss.format.block_formats import decode_blocks
 from mlx_gptoss.format.config import MXFP4, Quantization
-from mlx_gptoss.format.layout import BYTES_PER_BLOCK, DTYPE_BYTES
+from mlx_gptoss.format.layout import DTYPE_BYTES
 from mlx_gptoss.format.mxfp4 import VALUES_PER_BLOCK, decode, encode
 from mlx_gptoss_convert.read.source import SLICE_BYTES, SourceTensor
 from mlx_gptoss_convert.steps.affine import (
@@ -20,11 +21,13 @@ AFFINE_FLOATS = "BF16"  # dtype of the scales and biases written
 ENCODED_KINDS = {  # tensors of a packed matrix, by mode
     "affine": ("weight", "scales", "biases"),
     "mxfp4": ("weight", "scales"),
+    "mxfp8": ("weight", "scales"),
+    "nvfp4": ("weight", "scales"),
 }
 
 
 def describe_setting(setting: Quantization) -> str:
-    return setting.mode if setting == MXFP4 else f"{setting.bits} bits"
+    return f"{setting.bits} bits" if setting.is_affine else setting.mode
 
 
 def encode_rows(rows: np.ndarray, setting: Quantization) -> tuple[np.ndarray, ...]:
@@ -47,9 +50,8 @@ def decode_rows(
         as_elements(part, x).reshape(rows, -1)
         for part, x in zip(raw, stored, strict=True)
     )
-    if setting.mode == MXFP4.mode:
-        blocks = weight.view(np.uint8).reshape(rows, -1, BYTES_PER_BLOCK)
-        return decode(blocks, others[0])
+    if not setting.is_affine:
+        return decode_blocks(weight.view(np.uint8), others[0], setting.mode)
     return decode_affine(
         AffineRows(weight, *others),
         bits=setting.bits,

@@ -99,8 +99,8 @@ def refuse_affine_experts(checkpoint: Checkpoint, recipe: Recipe, where: str) ->
         setting = recipe.expert_setting(found)
         if setting.mode != MXFP4.mode:
             raise ConversionError(
-                f"`{path}` would be affine in {setting.bits} bits, {where} holds "
-                "experts as MXFP4 only: convert the checkpoint this one was made "
+                f"`{path}` would be {setting.mode} in {setting.bits} bits, {where} "
+                "holds experts as MXFP4 only: convert the checkpoint this one was made "
                 "from, or give `--expert-format mxfp4`"
             )
 

@@ -10,6 +10,7 @@ are ignored; any other key is one warning, or an error when strict.
 from mlx_gptoss.format.config.keys import read_token_ids
 from mlx_gptoss.format.config.model import FULL, SLIDING, ModelConfig
 from mlx_gptoss.format.config.quantization import (
+    AFFINE,
     MXFP4,
     QUANTIZATION_MODES,
     Quantization,
@@ -18,6 +19,7 @@ from mlx_gptoss.format.config.quantization import (
 from mlx_gptoss.format.config.rope import RopeScaling
 
 __all__ = [
+    "AFFINE",
     "FULL",
     "MXFP4",
     "QUANTIZATION_MODES",

@@ -9,16 +9,26 @@ from mlx_gptoss.errors import ConfigError
 QUANTIZATION_MODES = {
     "affine": ((2, 3, 4, 5, 6, 8), (32, 64, 128)),
     "mxfp4": ((4,), (32,)),
+    "mxfp8": ((8,), (32,)),
+    "nvfp4": ((4,), (16,)),
 }
+AFFINE = "affine"
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """How one weight is packed: `mode` is "affine" or "mxfp4"."""
+    """How one weight is packed: `mode` is one of `QUANTIZATION_MODES`.
+
+    Scales of "affine" are floats and have biases; those of other modes are bytes.
+    """
 
     bits: int
     group_size: int
     mode: str
+
+    @property
+    def is_affine(self) -> bool:
+        return self.mode == AFFINE
 
 
 MXFP4 = Quantization(bits=4, group_size=32, mode="mxfp4")

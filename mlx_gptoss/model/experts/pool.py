@@ -136,7 +136,7 @@ class PooledProjection(Projection):
         words = inputs * quantization.bits // WORD_BITS
         groups = inputs // quantization.group_size
         shapes = {"weight": (words, mx.uint32)}
-        if quantization.mode == "mxfp4":
+        if not quantization.is_affine:
             shapes["scales"] = (groups, mx.uint8)
         else:
             shapes |= {"scales": (groups, dtype), "biases": (groups, dtype)}

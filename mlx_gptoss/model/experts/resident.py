@@ -66,7 +66,7 @@ class Projection(nn.Module):
         groups = inputs // quantization.group_size
         words = inputs * quantization.bits // WORD_BITS
         self.weight = mx.zeros((E, outputs, words), mx.uint32)
-        if quantization.mode == "mxfp4":
+        if not quantization.is_affine:
             self.scales = mx.zeros((E, outputs, groups), mx.uint8)
         else:
             self.scales = mx.zeros((E, outputs, groups))
@@ -135,13 +135,22 @@ class Projection(nn.Module):
         if self.quantization.mode == "mxfp4":
             # numpy's table lookup is five times faster than `mx.dequantize`.
             return mx.array(self.host_matrix(expert).T).T
+        if not self.quantization.is_affine:
+            weight = mx.dequantize(
+                self.weight[one],
+                self.scales[one],
+                group_size=self.quantization.group_size,
+                bits=self.quantization.bits,
+                mode=self.quantization.mode,
+                dtype=mx.float32,
+            )
+            return weight.squeeze(0).T
         weight = mx.dequantize(
             self.weight[one],
             self.scales[one],
             self.biases[one],
             group_size=self.quantization.group_size,
             bits=self.quantization.bits,
-            mode=self.quantization.mode,
         )
         return weight.squeeze(0).T
 
