@@ -4,6 +4,7 @@
     ├── ConfigError         `config.json` is invalid or asks for something unsupported
     ├── CheckpointError     a weight file is missing, damaged or has the wrong shape
     ├── HubError            a model could not be found or downloaded
+    │   └── NeedsConversionError  it must be converted first (also a CheckpointError)
     ├── MemoryBudgetError   the model does not fit; the message says what would
     ├── PromptError         the conversation or prompt cannot be rendered or run
     │   ├── SchemaError     a schema or grammar cannot be enforced
@@ -45,6 +46,17 @@ class CheckpointError(GptOssError):
 
 class HubError(GptOssError):
     """A model id could not be resolved or downloaded."""
+
+
+class NeedsConversionError(HubError, CheckpointError):
+    """A model is not run as it is; the message has the command that converts it.
+
+    `source` names it to that command if it is on this machine, else it is None.
+    """
+
+    def __init__(self, message: str, source: str | None = None) -> None:
+        super().__init__(message)
+        self.source = source
 
 
 class MemoryBudgetError(GptOssError):

@@ -14,9 +14,11 @@ from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.format.block_formats import decode_blocks
 from mlx_gptoss.format.config import Quantization
 from mlx_gptoss.format.layout import IN_OUT, SPLIT, Matrix
+from mlx_gptoss_convert.read.gguf_types import GgmlType
 from mlx_gptoss_convert.read.source import SourceTensor, TensorReader
 from mlx_gptoss_convert.steps.affine import AffineRows, decode_affine, to_float32
 from mlx_gptoss_convert.steps.codecs import CODEC_SLICE_BYTES, as_elements
+from mlx_gptoss_convert.steps.merged import ggml_type
 
 FUSED = "gate_up_proj"
 PARTS = ("gate_proj", "up_proj")  # their rows alternate in the fused projection
@@ -42,11 +44,13 @@ class MatrixReader:
         """Return how a matrix is packed; None means dense."""
         return self.checkpoint.structure.quantization.get(self.paths(path)[0])
 
-    def storage(self, path: str) -> tuple[Quantization | None, str, str | None]:
-        """Return how a matrix outside the experts is stored, for comparison."""
-        weight = self.stored(f"{path}.weight")
-        view = None if weight.decoder is None else weight.decoder.name
-        return self.setting(path), weight.dtype, view if view == "Q8_0" else None
+    def storage(self, path: str) -> tuple[Quantization | None, str]:
+        """Return how a matrix outside the experts is stored or decoded."""
+        return self.setting(path), self.stored(f"{path}.weight").dtype
+
+    def ggml_type(self, path: str) -> GgmlType | None:
+        """Return the type that a matrix outside the experts is decoded from, if any."""
+        return ggml_type(self.stored(f"{path}.weight"))
 
     def packed_expert(self, path: str, kind: str, expert: int) -> np.ndarray:
         """Read one expert as bytes (rows, bytes of a row), with gate and up fused."""

@@ -29,7 +29,7 @@ from mlx_gptoss_convert.plan.merging import (
 from mlx_gptoss_convert.plan.plan import ConversionPlan
 from mlx_gptoss_convert.plan.recipe import Recipe
 from mlx_gptoss_convert.read.checkpoint import ConversionSource
-from mlx_gptoss_convert.read.gguf_names import GGUF
+from mlx_gptoss_convert.read.gguf_names import is_gguf
 from mlx_gptoss_convert.read.source import Progress
 from mlx_gptoss_convert.write.conversion import convert
 from mlx_gptoss_convert.write.outputs import plan_output
@@ -74,7 +74,7 @@ def prepare_merge(
     """
     check_options(options)
     checkpoint = source.checkpoint
-    runnable = options.to != "gguf" and checkpoint.layout is not GGUF
+    runnable = options.to != "gguf" and not is_gguf(checkpoint)
     measures = options.measures and runnable
     texts = open_texts(checkpoint, options.text) if measures else []
     merge = plan_merge(source, adapter)

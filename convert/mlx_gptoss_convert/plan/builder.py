@@ -12,7 +12,7 @@ from mlx_gptoss.format.layout import LAYER_NUMBER, Layout
 from mlx_gptoss_convert.plan.recipe import Recipe
 from mlx_gptoss_convert.read.source import SourceTensor
 from mlx_gptoss_convert.steps.codecs import AFFINE_FLOATS
-from mlx_gptoss_convert.steps.gguf import Q8_0, Reencode
+from mlx_gptoss_convert.steps.gguf import Reencode
 from mlx_gptoss_convert.steps.merged import merged_rows
 from mlx_gptoss_convert.steps.rearrange import Copy
 from mlx_gptoss_convert.steps.step import OutputTensor, TensorStep
@@ -47,8 +47,7 @@ class StepBuilder:
     def copy(self, name: str) -> TensorStep:
         """Copy a tensor with its dtype and shape.
 
-        Q8_0 of a GGUF becomes bfloat16, since safetensors has no such dtype, and a
-        merged weight gets the dtype of the model's floats.
+        A merged weight gets the dtype of the model's floats.
         """
         stored = self.stored(name)
         dtype = kept_dtype(stored)
@@ -65,10 +64,7 @@ class StepBuilder:
 def kept_dtype(stored: SourceTensor) -> str:
     """Return the dtype a float tensor is kept in: its own, if it was not computed."""
     merged = merged_rows(stored)
-    if merged is not None:
-        return merged.float_dtype
-    decoded = stored.decoder is not None and stored.decoder.name == Q8_0
-    return "BF16" if decoded else stored.dtype
+    return stored.dtype if merged is None else merged.float_dtype
 
 
 def copy_steps(

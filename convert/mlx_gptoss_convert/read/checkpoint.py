@@ -3,12 +3,17 @@
 Reads headers, and the small float32 tensors of a GGUF.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.folder import CONFIG
+from mlx_gptoss.checkpoint.hub.gguf_files import (
+    first_shards,
+    is_gguf_file,
+    list_models,
+    list_shards,
+)
 from mlx_gptoss.checkpoint.notices import list_file_notices
 from mlx_gptoss.errors import CheckpointError, ConversionError
 from mlx_gptoss.format.file_names import GGUF as GGUF_SUFFIX
@@ -17,21 +22,19 @@ from mlx_gptoss_convert.read.companions import (
     companion_files,
     companion_paths,
 )
-from mlx_gptoss_convert.read.gguf import (
-    read_gguf,
-)
+from mlx_gptoss_convert.read.gguf import read_gguf
 from mlx_gptoss_convert.read.gguf_checkpoint import (
     gguf_checkpoint,
-    undecoded_tensor,
+    list_expert_notices,
 )
-from mlx_gptoss_convert.read.gguf_names import GGUF
+from mlx_gptoss_convert.read.gguf_names import is_gguf
+from mlx_gptoss_convert.read.gguf_settings import require_gpt_oss
+from mlx_gptoss_convert.read.gguf_tensors import undecoded_tensor
 from mlx_gptoss_convert.read.gguf_tokenizer import (
     TOKENIZER_FILE,
     read_tokenizer,
 )
 from mlx_gptoss_convert.read.source import SourceTensor
-
-SHARD = re.compile(r"(.*)-\d{5}-of-(\d{5})\.gguf")
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,13 @@ class ConversionSource:
 
     checkpoint: Checkpoint
     files: CompanionFiles
+    gguf_notices: tuple[str, ...] = ()  # on tensors of a GGUF
 
     @property
     def notes(self) -> list[str]:
         """Remarks for the user on the checkpoint and its companion files."""
-        if self.checkpoint.layout is GGUF:
-            return list(self.files.notes)
+        if is_gguf(self.checkpoint):
+            return [*self.gguf_notices, *self.files.notes]
         return [*list_file_notices(self.checkpoint), *self.files.notes]
 
 
@@ -61,12 +65,14 @@ def open_source(path: Path, *, tokenizer: Path | None = None) -> ConversionSourc
         files = companion_files(checkpoint.folder)
         return ConversionSource(checkpoint, with_tokenizer(files, tokenizer))
     parts = [read_gguf(part) for part in ggufs]
+    require_gpt_oss(parts[0].metadata, parts[0].path.name)
     files = CompanionFiles({}, ())
     if tokenizer is None:
         texts = read_tokenizer(parts[0].metadata, parts[0].path.name)
         files = CompanionFiles(texts, ())
     files = with_tokenizer(files, tokenizer)
-    return ConversionSource(gguf_checkpoint(parts, files), files)
+    notices = tuple(list_expert_notices(parts))
+    return ConversionSource(gguf_checkpoint(parts, files), files, notices)
 
 
 def with_tokenizer(files: CompanionFiles, tokenizer: Path | None) -> CompanionFiles:
@@ -87,35 +93,31 @@ def with_tokenizer(files: CompanionFiles, tokenizer: Path | None) -> CompanionFi
 def find_gguf_files(path: Path) -> list[Path]:
     """List the GGUF files `path` refers to: none, one, or all parts of one model."""
     if path.is_dir() and not (path / CONFIG).is_file():
-        found = sorted(path.glob(f"*{GGUF_SUFFIX}"))
-        models = {SHARD.sub(r"\1", part.name) for part in found}
+        sizes = {x.name: x.stat().st_size for x in path.glob(f"*{GGUF_SUFFIX}")}
+        models = first_shards(sizes)
         if len(models) > 1:
             raise CheckpointError(
-                f"`{path}` has {len(models)} models as GGUF: give one file"
+                f"`{path}` has {len(models)} models as GGUF: give one file\n"
+                + list_models(str(path), models, sizes)
             )
-        return all_parts(found[0]) if found else []
-    return all_parts(path) if path.is_file() and path.suffix == GGUF_SUFFIX else []
+        return all_parts(path / models[0]) if models else []
+    return all_parts(path) if is_gguf_file(path) else []
 
 
 def all_parts(path: Path) -> list[Path]:
     """List the parts of a model split into several files, in order."""
-    found = SHARD.fullmatch(path.name)
-    if found is None:
-        return [path]
-    count = int(found[2])
-    names = [f"{found[1]}-{i:05d}-of-{count:05d}.gguf" for i in range(1, count + 1)]
-    missing = [name for name in names if not (path.parent / name).is_file()]
+    parts = [path.parent / name for name in list_shards(path.name)]
+    missing = [part for part in parts if not part.is_file()]
     if missing:
         raise CheckpointError(
-            f"`{path.parent / missing[0]}` is missing ({count} parts are needed): "
-            "download it"
+            f"`{missing[0]}` is missing ({len(parts)} parts are needed): download it"
         )
-    return [path.parent / name for name in names]
+    return parts
 
 
 def tensors_in_files(checkpoint: Checkpoint) -> dict[str, SourceTensor]:
     """Return every tensor under its name in the file, without any decoding."""
-    if checkpoint.layout is not GGUF:
+    if not is_gguf(checkpoint):
         return {
             checkpoint.layout.stored_name(name): SourceTensor.from_checkpoint(
                 name, tensor

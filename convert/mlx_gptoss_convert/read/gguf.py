@@ -17,14 +17,16 @@ from typing import Any, BinaryIO
 from mlx_gptoss.checkpoint.safetensors_header import DAMAGED
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss_convert.read.gguf_types import (
+    OLLAMA_MXFP4,
     READABLE_TYPES,
-    UNSUPPORTED_TYPES,
+    UNREADABLE_TYPES,
     GgmlType,
 )
 
 MAGIC = b"GGUF"
 VERSION = 3
 VERSIONS = (2, 3)
+BIG_ENDIAN_VERSIONS = tuple(version << 24 for version in VERSIONS)
 ALIGNMENT = 32
 MAX_HEADER_BYTES = 256 << 20  # a vocabulary of 200,000 tokens takes about 15 MB
 MAX_TENSORS = 1 << 20
@@ -166,6 +168,11 @@ def read_header(reader: HeaderReader) -> GgufHeader:
     if reader.size < len(MAGIC) or reader.take(len(MAGIC)) != MAGIC:
         raise CheckpointError(f"`{path}` is not a GGUF file: download it again")
     version = reader.number("I")
+    if version in BIG_ENDIAN_VERSIONS:
+        raise CheckpointError(
+            f"`{path}` is a GGUF for big-endian machines, which is not read: use the "
+            "usual file of this model"
+        )
     if version not in VERSIONS:
         raise CheckpointError(
             f"`{path}` is GGUF version {version}, supported are {VERSIONS}: "
@@ -216,13 +223,7 @@ def read_description(
     shape = tuple(reader.number("Q") for _ in range(rank))[::-1]
     number, offset = reader.number("I"), reader.number("Q")
     if number not in READABLE_TYPES:
-        names = ", ".join(readable.name for readable in READABLE_TYPES.values())
-        stored_as = UNSUPPORTED_TYPES.get(number, f"ggml type {number}")
-        raise CheckpointError(
-            f"tensor `{name}` in `{reader.path}` is stored as {stored_as}, "
-            f"readable are {names}: use a GGUF with these types only, or the "
-            "safetensors files"
-        )
+        raise CheckpointError(refused_type(name, reader.path, number))
     ggml_type = READABLE_TYPES[number]
     if not all(shape) or shape[-1] % ggml_type.block:
         raise CheckpointError(
@@ -230,3 +231,21 @@ def read_description(
             f"{ggml_type.name} cannot have: {DAMAGED}"
         )
     return name, ggml_type, shape, offset
+
+
+def refused_type(name: str, path: Path, number: int) -> str:
+    """Say that a type is not read, which are, and what to do."""
+    names = ", ".join(
+        entry.name for entry in READABLE_TYPES.values() if entry != OLLAMA_MXFP4
+    )
+    if number not in UNREADABLE_TYPES:
+        return (
+            f"tensor `{name}` in `{path}` is stored as ggml type {number}, which is "
+            f"unknown here, readable are {names}: use another GGUF of this model, or "
+            "update mlx-gptoss"
+        )
+    return (
+        f"tensor `{name}` in `{path}` is stored as {UNREADABLE_TYPES[number]}, "
+        f"readable are {names}: use another GGUF of this model, with MXFP4 experts if "
+        "there is one, or its safetensors files"
+    )

@@ -1,20 +1,18 @@
-"""llama.cpp's names of gpt-oss's tensors and settings: tables, used both ways.
+"""llama.cpp's and Ollama's names of gpt-oss's tensors: tables, used both ways.
 
-Translates between metadata and configs; reads no file.
+llama.cpp's are `MODEL_ARCH.GPT_OSS` in the `gguf` package, Ollama's those of its
+convert/convert_gptoss.go and model/models/gptoss/model.go. Reads no file.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import replace
 
-import numpy as np
-
-from mlx_gptoss.errors import CheckpointError, ConversionError
-from mlx_gptoss.format.config import FULL, SLIDING, ModelConfig
-from mlx_gptoss.format.layout import LAYER, PLAIN, SPLIT, Layout
-from mlx_gptoss_convert.read.gguf import FLOAT32, STRING, UINT32
+from mlx_gptoss.checkpoint import Checkpoint
+from mlx_gptoss.format.layout import LAYER, PACKED, PLAIN, SPLIT, Layout
 
 ARCHITECTURE = "gpt-oss"
+OLLAMA_ARCHITECTURE = "gptoss"
 BLOCK = "blk.{n}."
 MODULES = {
     "self_attn.q_proj": "attn_q",
@@ -26,166 +24,77 @@ MODULES = {
     "mlp.experts.up_proj": "ffn_up_exps",
     "mlp.experts.down_proj": "ffn_down_exps",
 }
-NAMES = {
-    "model.embed_tokens.weight": "token_embd.weight",
+FUSED_EXPERTS = "ffn_gate_up_exps"
+FUSED_MODULES = MODULES | {"mlp.experts.gate_up_proj": FUSED_EXPERTS}
+EMBEDDING, HEAD = "token_embd.weight", "output.weight"
+OTHER_NAMES = {
+    "model.embed_tokens.weight": EMBEDDING,
     "model.norm.weight": "output_norm.weight",
-    "lm_head.weight": "output.weight",
+    "lm_head.weight": HEAD,
     LAYER + "input_layernorm.weight": BLOCK + "attn_norm.weight",
     LAYER + "post_attention_layernorm.weight": BLOCK + "post_attention_norm.weight",
     LAYER + "self_attn.sinks": BLOCK + "attn_sinks.weight",
-} | {
-    f"{LAYER}{module}.{kind}": f"{BLOCK}{name}.{kind}"
-    for module, name in MODULES.items()
-    for kind in ("weight", "scales", "bias")
 }
+
+
+def stored_names(modules: dict[str, str]) -> dict[str, str]:
+    """Map canonical names to those in a GGUF whose modules have the names given."""
+    return OTHER_NAMES | {
+        f"{LAYER}{module}.{kind}": f"{BLOCK}{name}.{kind}"
+        for module, name in modules.items()
+        for kind in ("weight", "scales", "bias")
+    }
+
+
 GGUF = Layout(
     name="gguf",
     title="GGUF, as llama.cpp runs it",
     experts=SPLIT,
-    names=NAMES,
+    names=stored_names(MODULES),
     expert_form=PLAIN,
 )
+# Rows of gate and up alternate, as in OpenAI's files: Ollama's first gpt-oss.
+OLLAMA_FUSED = replace(
+    GGUF,
+    name="gguf-ollama",
+    title="GGUF, as Ollama's first converter wrote it",
+    experts=PACKED,
+    names=stored_names(FUSED_MODULES),
+)
+LAYOUTS = (GGUF, OLLAMA_FUSED)
+
+# Other names for the same tensor: ends of names, to llama.cpp's.
+ALIASES = {
+    ".attn_out.weight": ".attn_output.weight",
+    ".attn_out.bias": ".attn_output.bias",
+    ".attn_sinks": ".attn_sinks.weight",
+    ".ffn_norm.weight": ".post_attention_norm.weight",
+}
+# q, k and v in one tensor, by rows in this order: Ollama's, from `original/`.
+FUSED_QKV, QKV = "attn_qkv", ("attn_q", "attn_k", "attn_v")
 
 LAYER_NUMBER = re.compile(r"^blk\.\d+\.")
 
 
+def is_gguf(checkpoint: Checkpoint) -> bool:
+    return checkpoint.layout in LAYOUTS
+
+
+def usual_name(name: str) -> str:
+    """Return llama.cpp's name of a tensor that may have one of the `ALIASES`."""
+    for end, usual in ALIASES.items():
+        if name.endswith(end):
+            return name.removesuffix(end) + usual
+    return name
+
+
+def layout_of(names: Iterable[str]) -> Layout:
+    """Return the layout of a GGUF with tensors of these names."""
+    fused = any(f".{FUSED_EXPERTS}." in name for name in names)
+    return OLLAMA_FUSED if fused else GGUF
+
+
 def is_known(name: str) -> bool:
-    """Whether llama.cpp's gpt-oss has a tensor of that name in any layer."""
-    return LAYER_NUMBER.sub(BLOCK, name) in NAMES.values()
-
-
-# Keys of `config.json` to keys of metadata, without the prefix `gpt-oss.`.
-SIZE_KEYS = {
-    "max_position_embeddings": "context_length",
-    "hidden_size": "embedding_length",
-    "num_hidden_layers": "block_count",
-    "intermediate_size": "expert_feed_forward_length",
-    "num_attention_heads": "attention.head_count",
-    "num_key_value_heads": "attention.head_count_kv",
-    "head_dim": "attention.key_length",
-    "num_local_experts": "expert_count",
-    "num_experts_per_tok": "expert_used_count",
-    "sliding_window": "attention.sliding_window",
-}
-FLOAT_KEYS = {
-    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
-    "rope_theta": "rope.freq_base",
-}
-SCALING = "rope.scaling."
-ORIGINAL_CONTEXT = SCALING + "original_context_length"
-BETA_DEFAULTS = {"beta_fast": 32.0, "beta_slow": 1.0}  # llama.cpp's defaults
-SWIGLU_LIMIT = 7.0  # a constant in llama.cpp
-
-
-def config_from_metadata(
-    metadata: Mapping[str, Any], vocab_size: int, where: str
-) -> dict:
-    """Return the metadata of a GGUF as a config with Hugging Face's keys.
-
-    Raises CheckpointError for another architecture and for missing keys.
-    """
-    found = metadata.get("general.architecture")
-    if found != ARCHITECTURE:
-        hint = " (Ollama's)" if found == "gptoss" else ""
-        raise CheckpointError(
-            f"`{where}` has the architecture {found!r}{hint}, expected "
-            f"`{ARCHITECTURE}`: give a GGUF of gpt-oss made by llama.cpp's converter"
-        )
-
-    def value(key: str) -> Any:
-        full = f"{ARCHITECTURE}.{key}"
-        if full not in metadata:
-            raise CheckpointError(
-                f"`{where}` has no `{full}`: convert it again with a current llama.cpp"
-            )
-        return metadata[full]
-
-    config: dict[str, Any] = {name: value(key) for name, key in SIZE_KEYS.items()}
-    config |= {name: shortest_float(value(key)) for name, key in FLOAT_KEYS.items()}
-    layers = config["num_hidden_layers"]
-    return config | {
-        "architectures": ["GptOssForCausalLM"],
-        "layer_types": alternating_layer_types(layers) if type(layers) is int else None,
-        "model_type": "gpt_oss",
-        "rope_scaling": rope_scaling_from_metadata(metadata),
-        "swiglu_limit": SWIGLU_LIMIT,
-        "vocab_size": vocab_size,
-    }
-
-
-def rope_scaling_from_metadata(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
-    prefix = f"{ARCHITECTURE}.{SCALING}"
-    if metadata.get(prefix + "type", "none") == "none":
-        return None
-    betas = {
-        name: shortest_float(metadata.get(f"{prefix}yarn_{name}", default))
-        for name, default in BETA_DEFAULTS.items()
-    }
-    return {
-        **betas,
-        "factor": shortest_float(metadata.get(prefix + "factor", 1.0)),
-        "original_max_position_embeddings": metadata.get(
-            f"{ARCHITECTURE}.{ORIGINAL_CONTEXT}"
-        ),
-        "rope_type": metadata[prefix + "type"],
-        "truncate": False,
-    }
-
-
-def shortest_float(value: Any) -> Any:
-    """Return the shortest decimal of a float32: 1e-05, not 9.99999975e-06."""
-    return float(str(np.float32(value))) if isinstance(value, float) else value
-
-
-def alternating_layer_types(layers: int) -> list[str]:
-    """Return the layer types that llama.cpp assumes."""
-    return [SLIDING if layer % 2 == 0 else FULL for layer in range(layers)]
-
-
-def config_to_metadata(config: ModelConfig) -> dict[str, tuple[int, Any]]:
-    """Return a config as metadata.
-
-    Raises ConversionError for a model that llama.cpp would compute differently.
-    """
-    check_maths(config)
-    metadata: dict[str, tuple[int, Any]] = {
-        "general.architecture": (STRING, ARCHITECTURE),
-        "general.name": (STRING, ARCHITECTURE),
-        "general.quantization_version": (UINT32, 2),
-    }
-    prefix = ARCHITECTURE + "."
-    metadata |= {
-        prefix + key: (UINT32, getattr(config, name)) for name, key in SIZE_KEYS.items()
-    }
-    metadata |= {
-        prefix + key: (FLOAT32, getattr(config, name))
-        for name, key in FLOAT_KEYS.items()
-    }
-    metadata[prefix + "feed_forward_length"] = (UINT32, config.intermediate_size)
-    metadata[prefix + "attention.value_length"] = (UINT32, config.head_dim)
-    metadata[prefix + "vocab_size"] = (UINT32, config.vocab_size)
-    scaling = config.rope_scaling
-    if scaling is not None:
-        original = scaling.original_max_position_embeddings
-        metadata[prefix + SCALING + "type"] = (STRING, scaling.rope_type)
-        metadata[prefix + SCALING + "factor"] = (FLOAT32, scaling.factor)
-        metadata[prefix + ORIGINAL_CONTEXT] = (UINT32, original)
-        for name, default in BETA_DEFAULTS.items():
-            if getattr(scaling, name) != default:
-                key = f"{prefix}{SCALING}yarn_{name}"
-                metadata[key] = (FLOAT32, getattr(scaling, name))
-    return metadata
-
-
-def check_maths(config: ModelConfig) -> None:
-    """Raise ConversionError where the config differs from llama.cpp's constants."""
-    if config.swiglu_limit != SWIGLU_LIMIT:
-        raise ConversionError(
-            f"`swiglu_limit` is {config.swiglu_limit}, llama.cpp computes with "
-            f"{SWIGLU_LIMIT}: this model has no GGUF"
-        )
-    if list(config.layer_types) != alternating_layer_types(config.num_hidden_layers):
-        raise ConversionError(
-            "`layer_types` do not alternate from `sliding_attention`, as llama.cpp "
-            "assumes: this model has no GGUF"
-        )
+    """Whether gpt-oss has a tensor of that name in any layer."""
+    known = LAYER_NUMBER.sub(BLOCK, name)
+    return any(known in layout.names.values() for layout in LAYOUTS)

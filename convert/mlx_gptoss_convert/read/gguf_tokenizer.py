@@ -6,11 +6,13 @@ weights.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.format.file_names import GENERATION_CONFIG, TOKENIZER_FILE
+from mlx_gptoss_convert.read.gguf_names import OLLAMA_ARCHITECTURE
 
 PREFIX = "tokenizer.ggml."
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # token types
@@ -18,6 +20,8 @@ MODEL = "gpt2"  # llama.cpp's name of byte-level BPE
 TEMPLATE = "tokenizer.chat_template"
 TEMPLATE_FILE = "chat_template.jinja"
 GIVE_ONE = "give the model's own with `--tokenizer FILE`"
+OLLAMA_PRE = "gpt-4o"  # model/models/gptoss/model.go in ollama/ollama
+PADDING = re.compile(r"\[PAD\d+\]")  # convert/convert.go there
 STOPS = ("<|return|>", "<|endoftext|>", "<|call|>")
 
 O200K = "|".join(
@@ -69,7 +73,7 @@ def read_tokenizer(metadata: Mapping[str, Any], where: str) -> dict[str, bytes]:
 
     Raises CheckpointError for a tokenizer that is unknown or incomplete.
     """
-    model, pre = (metadata.get(PREFIX + key) for key in ("model", "pre"))
+    model, pre = metadata.get(PREFIX + "model"), pre_tokenizer(metadata)
     if model != MODEL or pre not in PRE_TOKENIZERS:
         raise CheckpointError(
             f"`{where}` has the tokenizer {model!r} with {pre!r}, readable is "
@@ -78,6 +82,8 @@ def read_tokenizer(metadata: Mapping[str, Any], where: str) -> dict[str, bytes]:
         )
     tokens = read_list(metadata, "tokens", str, where)
     kinds = read_list(metadata, "token_type", int, where)
+    if is_of_ollama(metadata):
+        kinds = without_padding(tokens, kinds)
     merges = read_list(metadata, "merges", str, where)
     if len(kinds) != len(tokens):
         raise CheckpointError(f"`{where}` has an incomplete tokenizer: {GIVE_ONE}")
@@ -88,6 +94,24 @@ def read_tokenizer(metadata: Mapping[str, Any], where: str) -> dict[str, bytes]:
     if isinstance(metadata.get(TEMPLATE), str):
         files[TEMPLATE_FILE] = metadata[TEMPLATE].encode()
     return files
+
+
+def is_of_ollama(metadata: Mapping[str, Any]) -> bool:
+    return metadata.get("general.architecture") == OLLAMA_ARCHITECTURE
+
+
+def pre_tokenizer(metadata: Mapping[str, Any]) -> Any:
+    """Return llama.cpp's name of it; Ollama has one for gpt-oss, whatever is said."""
+    return OLLAMA_PRE if is_of_ollama(metadata) else metadata.get(PREFIX + "pre")
+
+
+def without_padding(tokens: list[str], kinds: list[int]) -> list[int]:
+    """Mark as unused what Ollama's converter pads the vocabulary with."""
+    pads = zip(tokens, kinds, strict=False)
+    return [
+        UNUSED if kind == USER_DEFINED and PADDING.fullmatch(token) else kind
+        for token, kind in pads
+    ] + kinds[len(tokens) :]
 
 
 def read_list(
@@ -143,7 +167,9 @@ def tokenizer_json(
 
 def generation_config(metadata: Mapping[str, Any], tokens: list[str]) -> dict[str, Any]:
     """List the tokens that end a turn: the metadata's, and Harmony's if present."""
+    more = metadata.get(PREFIX + "eos_token_ids")  # Ollama's
     stops = [metadata.get(PREFIX + "eos_token_id")]
+    stops += more if isinstance(more, list) else []
     if STOPS[0] in tokens:
         stops += [tokens.index(name) for name in STOPS if name in tokens]
     ids = [token for token in dict.fromkeys(stops) if token is not None]

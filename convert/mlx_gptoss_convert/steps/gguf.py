@@ -7,7 +7,8 @@ import numpy as np
 
 from mlx_gptoss.format.config import Quantization
 from mlx_gptoss.format.layout import BYTES_PER_BLOCK
-from mlx_gptoss_convert.read.gguf_types import MXFP4, encode_mxfp4, encode_q8_0
+from mlx_gptoss_convert.read.gguf_blocks import encode_mxfp4, encode_q8_0
+from mlx_gptoss_convert.read.gguf_types import MXFP4
 from mlx_gptoss_convert.read.source import SourceTensor, TensorReader
 from mlx_gptoss_convert.steps.affine import from_float32, to_float32
 from mlx_gptoss_convert.steps.codecs import CODEC_SLICE_BYTES, as_elements, decode_rows
@@ -82,15 +83,12 @@ class Reencode:
 
     @property
     def operation(self) -> str:
-        decoder = self.sources[0].decoder
         if self.to == Q8_0:
             return "quantize to Q8_0"
         if self.source_setting is not None:
             return (
                 f"dequantize from {self.source_setting.bits} bits to {self.to.lower()}"
             )
-        if decoder is not None and decoder.name == Q8_0:
-            return f"dequantize from Q8_0 to {self.to.lower()}"
         return f"store as {self.to.lower()}"
 
     def pieces(self, reader: TensorReader) -> Pieces:

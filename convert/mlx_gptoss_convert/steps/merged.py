@@ -13,9 +13,12 @@ import numpy as np
 
 from mlx_gptoss.checkpoint.adapters import StoredAdapter, WeightUpdate
 from mlx_gptoss.format.config import Quantization
+from mlx_gptoss_convert.read.gguf_blocks import BlockDecoder
+from mlx_gptoss_convert.read.gguf_types import GgmlType
 from mlx_gptoss_convert.read.source import SourceTensor, TensorReader
 from mlx_gptoss_convert.steps.affine import to_float32
 from mlx_gptoss_convert.steps.codecs import as_elements, decode_rows
+from mlx_gptoss_convert.steps.rearrange import Copy
 from mlx_gptoss_convert.steps.step import TensorStep
 
 MERGED = "merged"  # the name of the decoder
@@ -133,10 +136,27 @@ def merged_rows(stored: SourceTensor) -> MergedRows | None:
 def bytes_in_files(stored: SourceTensor) -> int:
     """Return the bytes of a tensor of the source as it is stored."""
     merged = merged_rows(stored)
-    return stored.nbytes if merged is None else merged.file_bytes
+    if merged is not None:
+        return merged.file_bytes
+    if isinstance(stored.decoder, BlockDecoder):
+        return stored.decoder.bytes_in_file(stored.nbytes)
+    return stored.nbytes
 
 
 def describe_step(step: TensorStep) -> str:
-    """Name the operation of a step, and that an adapter was added first."""
-    merges = any(merged_rows(stored) for stored in step.sources)
-    return f"merge, {step.operation}" if merges else step.operation
+    """Name the operation of a step, and how its sources were decoded first."""
+    if any(merged_rows(stored) for stored in step.sources):
+        return f"merge, {step.operation}"
+    kinds = {kind.name: kind for stored in step.sources if (kind := ggml_type(stored))}
+    if not kinds:
+        return step.operation
+    decoded = f"dequantize from {' and '.join(kinds)}"
+    if isinstance(step, Copy):
+        return f"{decoded} to {step.outputs[0].dtype.lower()}"
+    return f"{decoded}, {step.operation}"
+
+
+def ggml_type(stored: SourceTensor) -> GgmlType | None:
+    """Return the type that a tensor is decoded from to floats, if any."""
+    decoder = stored.decoder
+    return decoder.dequantized if isinstance(decoder, BlockDecoder) else None

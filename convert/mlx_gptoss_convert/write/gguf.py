@@ -32,7 +32,8 @@ from mlx_gptoss_convert.plan.shards import Shard
 from mlx_gptoss_convert.read import gguf_types as types
 from mlx_gptoss_convert.read.companions import CompanionFiles, companion_files
 from mlx_gptoss_convert.read.gguf import STRING, UINT32
-from mlx_gptoss_convert.read.gguf_names import GGUF, config_to_metadata
+from mlx_gptoss_convert.read.gguf_names import GGUF
+from mlx_gptoss_convert.read.gguf_settings import config_to_metadata
 from mlx_gptoss_convert.read.gguf_tokenizer import (
     TEMPLATE,
     TEMPLATE_FILE,
