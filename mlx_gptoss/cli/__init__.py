@@ -8,6 +8,7 @@ click and nothing heavy, so that `mlx-gptoss --help` is instant.
 import sys
 import threading
 from functools import partial
+from importlib import import_module
 from io import TextIOWrapper
 from typing import Any
 
@@ -17,7 +18,7 @@ from mlx_gptoss import __version__
 from mlx_gptoss.cli.colours import wants_colour
 from mlx_gptoss.cli.exit_codes import INTERRUPTED, run, take_ending_signals
 from mlx_gptoss.cli.lazy import LazyCommand, LazyGroup
-from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.errors import GptOssError, NeedsConversionError
 from mlx_gptoss.files import check_environment_folders
 
 COMMANDS = {
@@ -99,6 +100,8 @@ class CommandLine(LazyGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except NeedsConversionError as error:
+            raise click.ClickException(f"{error}{size_of_result(error)}") from error
         except GptOssError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
@@ -111,6 +114,20 @@ class CommandLine(LazyGroup):
         except KeyboardInterrupt:
             click.echo(err=True)
             ctx.exit(INTERRUPTED)
+
+
+def size_of_result(error: NeedsConversionError) -> str:
+    """Say what converting a model takes of disk, if it is on this machine.
+
+    Raises ClickException where it cannot be converted either, with the reason.
+    """
+    if error.source is None:
+        return ""
+    sizes = import_module("mlx_gptoss_convert.cli.sources")
+    try:
+        return f"; {sizes.describe_result(error.source)}"
+    except GptOssError as reason:
+        raise click.ClickException(str(reason)) from reason
 
 
 @click.group(

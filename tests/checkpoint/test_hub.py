@@ -10,7 +10,7 @@ import pytest
 
 from mlx_gptoss.checkpoint.hub import Hub, is_complete, local_folder, resolve
 from mlx_gptoss.checkpoint.hub.local_models import describe_kind
-from mlx_gptoss.errors import HubError
+from mlx_gptoss.errors import HubError, NeedsConversionError
 from tests.support.hub_server import HubServer, hub_server
 
 CONFIG = json.dumps({"model_type": "gpt_oss", "num_local_experts": 32}).encode()
@@ -268,7 +268,11 @@ def test_a_folder_here_that_holds_weights_is_meant_with_a_warning(
     file.write_bytes(b"")
     monkeypatch.chdir(tmp_path)
 
-    assert hub.resolve(name) == Path(name)
+    if file.suffix == ".gguf":
+        with pytest.raises(NeedsConversionError, match=rf"`\./{name}` holds a GGUF"):
+            hub.resolve(name)
+    else:
+        assert hub.resolve(name) == Path(name)
 
     assert server.requests == []
     (warning,) = caplog.messages

@@ -11,12 +11,17 @@ from mlx_gptoss.checkpoint.hub import Hub
 from mlx_gptoss.checkpoint.hub.gguf import fetch_gguf, split_name
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
-from mlx_gptoss.errors import HubError
+from mlx_gptoss.errors import HubError, NeedsConversionError
 from tests.convert.test_convert_gguf import to_gguf, write_source
 from tests.support.hub_server import HubServer, hub_server
 
 PARTS = {f"model-0000{n}-of-00002.gguf": bytes([n]) for n in (1, 2)}
-QUANTS = {"a-Q4_K_M.gguf": b"q", "q8/a-Q8_0.gguf": b"Q"}
+QUANTS = {
+    "a-Q4_K_M.gguf": b"q",
+    "q8/a-Q8_0.gguf": b"Q" * 3000,
+    "mmproj-a.gguf": b"p",
+    "a.imatrix.gguf": b"i",
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +38,11 @@ def running(whole: bytes) -> Iterator[HubServer]:
         "owner/many": QUANTS,
         "owner/parts": PARTS,
         "owner/nothing": {"README.md": b"words"},
+        "owner/folders": {
+            f"{name}/{file}": bytes(size)
+            for name, size in (("mxfp4", 2000), ("bf16", 5000), ("none", 0))
+            for file in ("config.json", "model.safetensors")[: 2 if size else 1]
+        },
     }
     with hub_server(repos) as server:
         yield server
@@ -85,13 +95,47 @@ def test_all_parts_of_a_model_come(hub: Hub, server: HubServer) -> None:
 
 def test_a_file_in_a_folder_is_found_by_its_path(hub: Hub) -> None:
     path = fetch_gguf(hub, "owner/many", "q8/a-Q8_0.gguf")
-    assert path.read_bytes() == b"Q"
+    assert path.read_bytes() == b"Q" * 3000
+    assert [x.name for x in path.parents[1].rglob("*.gguf")] == ["a-Q8_0.gguf"]
+
+
+def test_several_models_are_listed_with_their_sizes(hub: Hub, tmp_path: Path) -> None:
+    result = run(hub, "owner/many", tmp_path / "dst")
+    assert (result.exit_code, result.stderr.splitlines()) == (
+        1,
+        [
+            "Error: `owner/many` has 2 models as GGUF: give one of them, with MXFP4 "
+            "experts if there is one",
+            "  owner/many/a-Q4_K_M.gguf   1 bytes",
+            "  owner/many/q8/a-Q8_0.gguf  3 kB",
+        ],
+    )
+    with pytest.raises(NeedsConversionError) as raised:
+        hub.resolve("owner/many")
+    assert str(raised.value).splitlines()[1:] == result.stderr.splitlines()[1:]
+
+
+def test_one_model_as_gguf_is_answered_with_its_command(hub: Hub) -> None:
+    with pytest.raises(NeedsConversionError) as raised:
+        hub.resolve("owner/one")
+    assert "with `mlx-gptoss convert owner/one ./one-mlx`, then give `./one-mlx`" in (
+        str(raised.value)
+    )
+
+
+def test_models_in_folders_are_listed_with_the_command_that_fetches_one(
+    hub: Hub,
+) -> None:
+    with pytest.raises(HubError) as raised:
+        hub.resolve("owner/folders")
+    first, *rest = str(raised.value).splitlines()
+    assert "`hf download owner/folders --include 'FOLDER/*'" in first
+    assert rest == ["  owner/folders/bf16   5 kB", "  owner/folders/mxfp4  2 kB"]
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("owner/many", "has 2 models as GGUF: give one with MXFP4 experts"),
         ("owner/many/b.gguf", "has no file `b.gguf`"),
         ("owner/nothing", "choose a model published as safetensors"),
         ("owner/absent/b.gguf", "is not on the Hub"),

@@ -8,7 +8,7 @@ from mlx_gptoss.cli.given import is_given
 from mlx_gptoss.cli.options import MemorySizeType, model_argument
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss_convert.cli.ending import says_how_to_resume, show_next
-from mlx_gptoss_convert.cli.sources import find_source
+from mlx_gptoss_convert.cli.sources import describe_disk, find_source
 from mlx_gptoss_convert.cli.writing_options import (
     recipe_option,
     refuse_unused,
@@ -95,9 +95,10 @@ def convert_command(
 ) -> None:
     """Convert the checkpoint SRC into the new folder DST.
 
-    SRC is a folder, a safetensors file, a GGUF with MXFP4 experts, a Hub id, or a GGUF
-    on the Hub, OWNER/NAME/FILE.gguf. Experts keep their bytes; the recipe sets the bits
-    of the other weights.
+    SRC is a folder, a safetensors file, a GGUF, a Hub id, a GGUF on the Hub
+    (OWNER/NAME/FILE.gguf), or a model of Ollama's (ollama:gpt-oss:20b) or LM Studio's
+    (lmstudio:PUBLISHER/NAME). Experts in MXFP4 keep their bytes; the recipe sets the
+    bits of the other weights.
     """
     from mlx_gptoss_convert.cli.progress import (
         Bar,
@@ -120,7 +121,11 @@ def convert_command(
         find_recipe,
     )
     from mlx_gptoss_convert.read.checkpoint import open_source
-    from mlx_gptoss_convert.write.conversion import convert
+    from mlx_gptoss_convert.write.conversion import (
+        check_destination,
+        convert,
+        partial_folder,
+    )
     from mlx_gptoss_convert.write.model_card import cost_of_experts
     from mlx_gptoss_convert.write.outputs import plan_output
 
@@ -151,6 +156,8 @@ def convert_command(
     if dry_run:
         show_plan(plan, as_json=as_json)
         return
+    check_destination(dst, partial_folder(dst), resume=resume)
+    note(f"`{dst}`: {describe_disk(plan, dst.parent)}")
     with (
         says_how_to_resume(dst),
         JsonLines() if as_json else Bar("Converting") as progress,

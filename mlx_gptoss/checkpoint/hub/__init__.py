@@ -11,7 +11,11 @@ partial_file.py   the part of a file on disk, and its hash
 repo_folder.py    a repository's folder in the cache, in the hub library's layout
 cached_models.py  list the models in the cache
 library.py        the hub library, and its own download
-gguf.py           GGUF files, which must be converted
+gguf.py           find and download GGUF files of the Hub
+gguf_files.py     which GGUFs are models, and the command that converts one
+other_apps.py     names of models of other applications
+ollama_models.py  those of Ollama
+lm_studio_models.py  those of LM Studio
 adapters.py       adapters (LoRA), which are loaded with a model
 errors.py         the hub library's exceptions as HubError
 """

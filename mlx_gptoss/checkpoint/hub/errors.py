@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mlx_gptoss.checkpoint.hub.library import library
-from mlx_gptoss.errors import HubError
+from mlx_gptoss.errors import HubError, NeedsConversionError
 
 FORBIDDEN = (401, 403)
 DISK_FAILS = (
@@ -21,7 +21,7 @@ DISK_FAILS = (
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class GgufOnlyError(HubError):
+class GgufOnlyError(NeedsConversionError):
     """A model has only GGUF weights, which must be converted."""
 
 

@@ -6,18 +6,23 @@
 Knows names and downloads, not the content of files.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 from mlx_gptoss.checkpoint.hub.cache import Hub
 from mlx_gptoss.checkpoint.hub.download import Progress
-from mlx_gptoss.checkpoint.hub.local_models import HUB_ID, is_complete, list_shards
+from mlx_gptoss.checkpoint.hub.gguf_files import (
+    first_shards,
+    list_models,
+    list_shards,
+)
+from mlx_gptoss.checkpoint.hub.local_models import HUB_ID, is_complete
 from mlx_gptoss.checkpoint.hub.repo_folder import BRANCH
 from mlx_gptoss.checkpoint.hub.retries import Notify
 from mlx_gptoss.errors import HubError
 from mlx_gptoss.format.file_names import GGUF
+from mlx_gptoss.memory import format_bytes
 
-SHOWN = 8  # names listed when one must be chosen
 ID_PARTS = 2  # owner and name
 
 
@@ -64,30 +69,29 @@ def fetch_gguf(
         return here
     hub.require_network(repo, offline=offline)
     sizes = hub.list_files(repo)
-    name = name or choose_only_model(repo, [x for x in sizes if x.endswith(GGUF)])
+    name = name or choose_only_model(repo, sizes)
     missing = [part for part in list_shards(name) if part not in sizes]
     if missing:
         raise HubError(
             f"`{repo}` has no file `{missing[0]}`: see https://huggingface.co/{repo}"
         )
     needed = {part: sizes[part] for part in list_shards(name)}
+    if notify is not None:
+        notify(
+            f"{format_bytes(sum(needed.values()))} to download; the result takes about "
+            "as much again, which is said before it is written"
+        )
     folder = hub.fetch_files(repo, needed, progress, revision=BRANCH, notify=notify)
     return folder / name
 
 
-def choose_only_model(repo: str, names: list[str]) -> str:
-    firsts = first_shards(names)
+def choose_only_model(repo: str, sizes: Mapping[str, int]) -> str:
+    firsts = first_shards(name for name in sizes if name.endswith(GGUF))
     if not firsts:
         raise HubError(f"`{repo}` has no weights that can be converted: choose another")
     if len(firsts) > 1:
-        shown = ", ".join(f"`{name}`" for name in firsts[:SHOWN])
         raise HubError(
-            f"`{repo}` has {len(firsts)} models as GGUF: give one with MXFP4 experts, "
-            f"`{repo}/FILE.gguf`, of {shown}"
+            f"`{repo}` has {len(firsts)} models as GGUF: give one of them, with MXFP4 "
+            f"experts if there is one\n{list_models(repo, firsts, sizes)}"
         )
     return firsts[0]
-
-
-def first_shards(names: Iterable[str]) -> list[str]:
-    """Keep the first shard of each model."""
-    return sorted({list_shards(name)[0] for name in names})

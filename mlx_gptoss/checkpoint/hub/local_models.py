@@ -10,6 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlx_gptoss.checkpoint.hub.gguf_files import (
+    has_only_ggufs,
+    is_gguf_file,
+    list_shards,
+    model_stem,
+    needs_conversion,
+)
+from mlx_gptoss.checkpoint.hub.other_apps import (
+    find_app_model,
+    is_app_name,
+    plain_name,
+)
 from mlx_gptoss.checkpoint.json_files import is_stale_index, read_json_or_empty
 from mlx_gptoss.errors import HubError
 from mlx_gptoss.format.file_names import CONFIG, GGUF, INDEX, ORIGINAL, WEIGHTS
@@ -28,9 +40,6 @@ WEIGHT_SUFFIXES = (".safetensors", GGUF)
 # Weights in formats that are not read: a folder with them is a model all the same.
 OTHER_SUFFIXES = (".bin", ".pt", ".pth", ".npz")
 RUNS = "checkpoint-*"  # of a trainer, in its output folder
-SHARD = re.compile(
-    r"(?P<stem>.*)-\d{5}-of-(?P<count>\d{5})(?P<suffix>\.(?:safetensors|gguf))"
-)
 UNKNOWN_KIND = "unknown"  # the kind of a model whose config.json is not yet downloaded
 SIZES_BY_EXPERTS = {32: "20b", 128: "120b"}
 
@@ -85,9 +94,11 @@ def resolve_spelling(model: str) -> tuple[str, str | None]:
 
 
 def explicit_folder(model: str) -> Path | None:
-    """Return the folder of `demo` or of a path as written; None for a Hub id."""
+    """Return the folder of `demo`, a path as written or an app; None for a Hub id."""
     if model == DEMO:
         return DEMO_FOLDER
+    if is_app_name(model):
+        return require_app_folder(model)
     if not is_path(model):
         require_hub_id(model)
         return None
@@ -116,23 +127,32 @@ def holds_weights(folder: Path) -> bool:
 
 
 def require_folder(path: str) -> Path:
-    """Return an existing folder; raises HubError otherwise."""
+    """Return an existing folder; raises HubError otherwise, or for a GGUF."""
     try:
         folder = Path(path).expanduser()
         exists, is_folder = folder.exists(), folder.is_dir()
+        is_gguf = has_only_ggufs(folder) if is_folder else is_gguf_file(folder)
     except (OSError, RuntimeError) as error:  # RuntimeError: `~nobody/x`
         reason = error.strerror if isinstance(error, OSError) else error
         raise HubError(f"`{path}` cannot be opened ({reason}): check it") from error
     if not exists:
         raise HubError(f"`{path}` does not exist: check the path")
-    if not is_folder and folder.suffix == GGUF:
-        raise HubError(
-            f"`{path}` is a GGUF, which is not run here: convert it with `mlx-gptoss "
-            f"convert {path} DST`, then give DST"
-        )
+    if is_gguf:
+        fact = f"{'holds' if is_folder else 'is'} a GGUF, which is not run here"
+        raise needs_conversion(path, fact, model_stem(folder.name))
     if not is_folder:
         raise HubError(f"`{path}` is a file: give its folder")
     return folder
+
+
+def require_app_folder(model: str) -> Path:
+    """Return the folder of another application's model; a GGUF must be converted."""
+    found = find_app_model(model)
+    if is_gguf_file(found):
+        raise needs_conversion(
+            model, "is a GGUF, which is not run here", plain_name(model)
+        )
+    return require_folder(str(found))
 
 
 def require_hub_id(model: str) -> None:
@@ -197,18 +217,6 @@ def _has_index(folder: Path) -> bool:
         return False
     names = _indexed_names(folder)
     return not names or not is_stale_index(folder, names)
-
-
-def list_shards(name: str) -> list[str]:
-    """Return the names of all shards of a model, given one of them."""
-    found = SHARD.fullmatch(name)
-    if found is None:
-        return [name]
-    count = int(found["count"])
-    return [
-        f"{found['stem']}-{part:05d}-of-{count:05d}{found['suffix']}"
-        for part in range(1, count + 1)
-    ]
 
 
 def describe_model(

@@ -1,15 +1,21 @@
 """Request a repository's commit and files from the Hub, and select those needed."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
 from mlx_gptoss.checkpoint.hub.errors import GgufOnlyError
+from mlx_gptoss.checkpoint.hub.gguf_files import (
+    first_shards,
+    list_models,
+    list_shards,
+    needs_conversion,
+)
 from mlx_gptoss.checkpoint.hub.library import library, require_session
 from mlx_gptoss.checkpoint.hub.local_models import MODEL_TYPE
 from mlx_gptoss.errors import HubError
 from mlx_gptoss.format.file_names import ADAPTER_CONFIG, ADAPTERS, CONFIG, GGUF, WEIGHTS
+from mlx_gptoss.memory import format_bytes
 
 # Files of a model in download order: config.json last, so that a folder with it is
 # complete. Files in subfolders (`original/`, `metal/`) never match.
@@ -93,7 +99,7 @@ def select_files(published: RepoListing) -> list[HubFile]:
                 needed[name] = files[name]
     weights = {name for name in needed if is_weights(name)}
     if CONFIG not in needed or weights <= set(ADAPTERS):
-        _refuse(model, files.keys())
+        _refuse(published)
     return list(needed.values())
 
 
@@ -101,20 +107,48 @@ def is_weights(name: str) -> bool:
     return fnmatch(name, WEIGHTS)
 
 
-def _refuse(model: str, names: Collection[str]) -> None:
+def _refuse(published: RepoListing) -> None:
     """Raise HubError describing a repository without a runnable model."""
-    if not {ADAPTER_CONFIG, *ADAPTERS}.isdisjoint(names):
+    model, files = published.repo, published.files
+    sizes = {name: file.size or 0 for name, file in files.items()}
+    if not {ADAPTER_CONFIG, *ADAPTERS}.isdisjoint(files):
         raise HubError(
             f"`{model}` is an adapter (LoRA), not a model: give its model with `-m`, "
             f"and the adapter with `-a {model}`"
         )
-    if any(name.endswith(GGUF) for name in names):
+    firsts = first_shards(name for name in files if name.endswith(GGUF))
+    if len(firsts) == 1:
+        size = format_bytes(sum(sizes.get(part, 0) for part in list_shards(firsts[0])))
+        fact = f"is published as GGUF ({size}), which is not run here"
+        name = model.rpartition("/")[2].removesuffix("-GGUF")
         raise GgufOnlyError(
-            f"`{model}` is published as GGUF, which is not run here: convert it "
-            f"with `mlx-gptoss convert {model} DST`, or choose a model published "
-            "as safetensors"
+            str(needs_conversion(model, fact, name, is_here=False))
+            + ", or choose a model published as safetensors"
+        )
+    if firsts:
+        raise GgufOnlyError(
+            f"`{model}` is published as GGUF, which is not run here: convert one of "
+            f"these, with MXFP4 experts if there is one, by `mlx-gptoss convert NAME "
+            f"DST`\n{list_models(model, firsts, sizes)}"
+        )
+    folders = model_folders(published)
+    if folders:
+        raise HubError(
+            f"`{model}` has its models in folders: download one with `hf download "
+            f"{model} --include 'FOLDER/*' --local-dir DST`, then give `DST/FOLDER`\n"
+            + list_models(model, sorted(folders), folders)
         )
     raise HubError(
         f"`{model}` has no `{CONFIG}` with safetensors weights beside it: "
         "choose a model published as safetensors"
     )
+
+
+def model_folders(published: RepoListing) -> dict[str, int]:
+    """Return the folders that hold a config and weights, with the bytes in each."""
+    sizes: dict[str, int] = {}
+    for name, file in published.files.items():
+        folder, found, last = name.rpartition("/")
+        if found and is_weights(last) and f"{folder}/{CONFIG}" in published.files:
+            sizes[folder] = sizes.get(folder, 0) + (file.size or 0)
+    return sizes
