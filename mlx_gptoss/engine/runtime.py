@@ -316,16 +316,16 @@ class Runtime:
         they must not block.
 
         Raises PromptError if the prompt is empty, has an id outside the vocabulary, or
-        fills the context; ConfigError for an adapter that is not loaded;
-        NonFiniteError, while iterating, for logits that are not finite.
+        fills the context; MemoryBudgetError if its keys and values do not fit in
+        memory; ConfigError for an adapter that is not loaded; NonFiniteError, while
+        iterating, for logits that are not finite.
         """
         pinned = None if reuse else cache
         steps = StepQueue()
         request = self._request(
-            check_ids(ids, self._config),
+            ids,
             params,
             stop_tokens,
-            context=self.context,
             guide=guide,
             on_step=steps.put,
             on_end=steps.end,
@@ -375,13 +375,10 @@ class Runtime:
         values could never fit, and BusyError, with the seconds until a retry, if the
         queue is full.
         """
-        budget, ids = self._scheduler.kv_budget, check_ids(ids, self._config)
-        budget.require_fit(len(ids))
         request = self._request(
             ids,
             params,
             stop_tokens,
-            context=_smallest(self.context, budget.max_sequence_tokens),
             guide=guide,
             on_step=lambda step, stats: on_step(step),
             on_end=on_end,
@@ -399,15 +396,22 @@ class Runtime:
         params: SamplingParams | None,
         stop_tokens: Mapping[int, str] | None,
         *,
-        context: int | None,
         adapter: str | EllipsisType | None,
         cache: Any = None,
         **options: Any,
     ) -> Request:
-        """Return a request; `context` limits cache, prompt and answer together."""
+        """Return a request.
+
+        The context, and the memory for keys and values, limit what its cache holds,
+        prompt and answer together.
+        """
         self._thread.check_open()
         params = params or SamplingParams()
+        ids = check_ids(ids, self._config)
         cached = 0 if cache is None else cache.offset
+        budget = self._scheduler.kv_budget
+        budget.require_fit(cached + len(ids))
+        context = _smallest(self.context, budget.max_sequence_tokens)
         chosen = self._chosen(adapter)
         self._adapters.require(chosen)
         return Request(

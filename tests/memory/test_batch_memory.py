@@ -74,6 +74,24 @@ def test_the_longest_sequence_is_the_last_that_fits(runtime: Runtime) -> None:
         found.require_fit(3 * STEP)
 
 
+def test_generate_stays_within_the_memory_for_keys_and_values(
+    runtime: Runtime, folder: Path
+) -> None:
+    room = governor(runtime).total_bytes([STEP])
+    with load(folder, batch=BatchOptions(kv_memory=room)) as small:
+        ids = [1] * (STEP - 3)
+        cache = small.new_cache()
+        small.logits(ids, cache)
+
+        for more in ({}, {"reuse": True}):
+            steps = list(small.generate(ids, stop_tokens={}, **more))
+            assert (len(steps), steps[-1].finish_reason) == (3, "length")
+        with pytest.raises(MemoryBudgetError, match="enough for 255 tokens"):
+            small.generate([1] * STEP)
+        with pytest.raises(MemoryBudgetError, match="a prompt of 256 tokens"):
+            small.generate([1] * 3, cache=cache)
+
+
 def test_who_must_wait_for_memory_counts_as_waiting(
     runtime: Runtime, folder: Path
 ) -> None:
