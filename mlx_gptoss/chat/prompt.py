@@ -45,13 +45,14 @@ def render_prompt(chat: "BaseChat") -> list[int]:
         shown = [*opening, *transcript.messages[forgotten:]]
         return _encode(shown, runtime, complete=True)
 
-    if chat.overflow == ERROR or runtime.context is None:
+    longest = runtime.longest_sequence
+    if chat.overflow == ERROR or longest is None:
         return render(transcript.forgotten)
     ids, transcript.forgotten = fit_prompt(
         transcript.messages,
         transcript.forgotten,
         render,
-        context=runtime.context,
+        context=longest,
         max_tokens=chat.params.max_tokens,
     )
     return ids

@@ -24,7 +24,7 @@ from mlx_gptoss.engine.outputs import CANCELLED, LENGTH, STOP, TOOL_CALLS, Stati
 from mlx_gptoss.engine.prompt_progress import PromptMeter
 from mlx_gptoss.engine.stream import Stream
 from mlx_gptoss.engine.token_limits import default_reasoning_budget, resolve_max_tokens
-from mlx_gptoss.errors import PromptError
+from mlx_gptoss.errors import MemoryBudgetError, PromptError
 from mlx_gptoss.harmony.constrain.answer_format import AnswerFormat
 from mlx_gptoss.harmony.constrain.constraints import AUTO, NONE, Constraints
 from mlx_gptoss.harmony.events import (
@@ -198,7 +198,8 @@ class Turns:
         ids = render_prompt(chat)
         constraints = self._remaining_constraints()
         if constraints.forces_a_call and constraints.max_reasoning_tokens is None:
-            space = resolve_max_tokens(len(ids), 0, chat.runtime.context, max_tokens)
+            longest = chat.runtime.longest_sequence
+            space = resolve_max_tokens(len(ids), 0, longest, max_tokens)
             share = default_reasoning_budget(space)
             constraints = replace(constraints, max_reasoning_tokens=share)
         self._guide = chat.runtime.guides.create(constraints, chat.toolbox.targets)
@@ -208,7 +209,7 @@ class Turns:
         """Generate from the tool results; replace results that are too long to fit."""
         try:
             return (yield from self._start(max_tokens))
-        except PromptError:
+        except (PromptError, MemoryBudgetError):
             messages = self._chat.messages
             for place in range(len(messages) - 1, -1, -1):
                 message = messages[place]

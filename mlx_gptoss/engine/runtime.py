@@ -174,6 +174,14 @@ class Runtime:
         return self._model
 
     @property
+    def longest_sequence(self) -> int | None:
+        """The most tokens of a prompt and its answer together; None is unlimited.
+
+        It is the context, or what fits into the memory for keys and values.
+        """
+        return _smallest(self.context, self._scheduler.kv_budget.max_sequence_tokens)
+
+    @property
     def has_tokenizer(self) -> bool:
         """Whether there is a tokenizer to open."""
         return self._tokenizer.available
@@ -409,15 +417,15 @@ class Runtime:
         params = params or SamplingParams()
         ids = check_ids(ids, self._config)
         cached = 0 if cache is None else cache.offset
-        budget = self._scheduler.kv_budget
-        budget.require_fit(cached + len(ids))
-        context = _smallest(self.context, budget.max_sequence_tokens)
+        self._scheduler.kv_budget.require_fit(cached + len(ids))
         chosen = self._chosen(adapter)
         self._adapters.require(chosen)
         return Request(
             ids=ids,
             params=params,
-            limit=resolve_max_tokens(len(ids), cached, context, params.max_tokens),
+            limit=resolve_max_tokens(
+                len(ids), cached, self.longest_sequence, params.max_tokens
+            ),
             stop_tokens=self.stop_tokens if stop_tokens is None else stop_tokens,
             adapter=chosen,
             cache=cache,

@@ -10,7 +10,8 @@ from mlx_gptoss.chat.truncate import DROP_OLDEST, first_kept_message, max_prompt
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
-from mlx_gptoss.errors import LongPromptError, PromptError
+from mlx_gptoss.engine.scheduler import BatchOptions
+from mlx_gptoss.errors import LongPromptError, MemoryBudgetError, PromptError
 from mlx_gptoss.harmony.events import Done
 from mlx_gptoss.harmony.messages import answer, tool_call, tool_result, user
 from mlx_gptoss.harmony.render.prompt import render_messages
@@ -71,6 +72,23 @@ def test_the_oldest_turns_go_and_the_system_block_stays(runtime: Runtime) -> Non
     block = len(render_messages(chat.conversation[:2], TOKENIZER, complete=False))
     assert min(cached[1:]) == block  # after turns were dropped
     assert cached.count(block) < len(texts) / 2
+
+
+def test_turns_also_go_where_memory_holds_less_than_the_context() -> None:
+    batch = BatchOptions(kv_memory=3 * 2**20)
+    with load("demo", batch=batch, cache=CacheOptions(idle=False)) as demo:
+        longest = demo.longest_sequence
+        assert longest and demo.context and longest < demo.context / 4
+        params = SamplingParams(temperature=0, max_tokens=4)
+        chat = Chat(demo, params=params, overflow=DROP_OLDEST)
+        for n in range(5):
+            *_, done = chat.send(f"{n} " + "word " * (longest // 10))
+            assert isinstance(done, Done)
+            assert done.stats.prompt_tokens <= max_prompt_tokens(longest, 4)
+
+        assert chat.forgotten
+        with pytest.raises(MemoryBudgetError, match="shorten it"):
+            list(Chat(demo, params=params).send("word " * longest))
 
 
 def test_a_question_too_long_by_itself_is_refused_and_nothing_forgotten(

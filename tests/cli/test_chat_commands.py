@@ -365,8 +365,7 @@ def test_a_file_that_cannot_be_read_is_one_line(
 
 
 def test_a_file_too_long_for_the_context_loses_nothing() -> None:
-    runtime = scripted_runtime(ONE, TWO)
-    runtime.context = 400
+    runtime = scripted_runtime(ONE, TWO, context=400)
     Path("long.txt").write_text("word " * 200)
     result = run(runtime, stdin="a\nread @long.txt\n")
     assert result.exit_code == 1 and "tokens" in result.stderr

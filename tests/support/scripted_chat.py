@@ -76,8 +76,12 @@ class ScriptedModel(FakeModel):
 
 
 def scripted_runtime(
-    *replies: str, pause: float = 0, gates: Mapping[str, Path | str] | None = None
+    *replies: str,
+    pause: float = 0,
+    gates: Mapping[str, Path | str] | None = None,
+    context: int | None = None,
 ) -> Runtime:
     """Return a runtime that answers the n-th question with the n-th reply."""
     model = ScriptedModel(replies, pause, gates)
-    return Runtime(model, tokenizer=TOKENIZER, cache=CacheOptions(idle=False))
+    cache = CacheOptions(idle=False)
+    return Runtime(model, tokenizer=TOKENIZER, context=context, cache=cache)

@@ -142,8 +142,8 @@ def truncate(
     initial: list[m.Message],
     messages: list[m.Message],
 ) -> ConversationRequest:
-    """Drop the oldest turns of a conversation that has outgrown the context."""
-    context = runtime.context
+    """Drop the oldest turns of a conversation that has outgrown context or memory."""
+    context = runtime.longest_sequence
 
     def prompt_tokens(first: int) -> int:
         shorter = replace(request, conversation=[*initial, *messages[first:]])
