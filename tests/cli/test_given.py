@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from mlx_gptoss.cli import cli
+from tests.support.refusals import refusal
 
 ONLY_WITHOUT_TUNE = {
     "--context": "4096",
@@ -14,13 +13,6 @@ ONLY_WITHOUT_TUNE = {
     "--trace": __file__,
     "--plot": "plan.png",
 }
-
-
-def refusal(*arguments: str) -> str:
-    """Return the error of a command that must not have begun."""
-    found = CliRunner().invoke(cli, arguments)
-    assert found.exit_code == 2, found.output
-    return found.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("option", ONLY_WITHOUT_TUNE)
@@ -49,3 +41,35 @@ def test_steps_and_epochs_are_not_given_together(tmp_path: Path) -> None:
 def test_a_raw_prompt_takes_no_option_of_harmony() -> None:
     found = refusal("generate", "-m", "demo", "--raw", "a", "--effort", "high")
     assert found == "Error: --effort needs Harmony: leave out --raw"
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """Return a folder with rows to train and to validate on."""
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for name in ("train", "valid"):
+        (folder / f"{name}.jsonl").write_text('{"text": "a"}\n')
+    return folder
+
+
+def test_no_share_is_kept_beside_a_file_that_validates(rows: Path) -> None:
+    train, valid = (str(rows / f"{name}.jsonl") for name in ("train", "valid"))
+    share = ("-m", "demo", "--preview", "--valid-share", "0.1")
+    found = refusal("tune", train, "--valid", valid, *share)
+    assert found == "Error: --valid-share does nothing with --valid: leave it out"
+    found = refusal("tune", str(rows), *share)
+    assert found == f"Error: --valid-share does nothing: `{valid}` validates"
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *(["-o", "out"], ["--resume"], ["--json"], ["--rank", "4"]),
+        *(["--dropout", "0.1"], ["--memory", "2GB"], ["--context", "99"]),
+    ],
+    ids=lambda option: option[0],
+)
+def test_a_preview_takes_no_option_of_training(rows: Path, option: list[str]) -> None:
+    found = refusal("tune", str(rows), "-m", "demo", "--preview", *option)
+    assert found == f"Error: {option[0]} does nothing with --preview: leave it out"

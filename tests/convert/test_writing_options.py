@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from mlx_gptoss.cli import cli
+from tests.support.refusals import refusal
 
 ALONE = {
     "--recipe": ["recommended"],
@@ -17,13 +16,6 @@ ALONE = {
     "--max-memory": ["2GB"],
     "--resume": [],
 }
-
-
-def refusal(*arguments: str) -> str:
-    """Return the error of a command that must not have begun."""
-    found = CliRunner().invoke(cli, arguments)
-    assert found.exit_code == 2, found.output
-    return found.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("layout", ["peft", "mlx-lm"])

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     from mlx_gptoss.workloads.tune.prepare import PreparedRun
     from mlx_gptoss.workloads.tune.settings import CorpusSettings
     from mlx_gptoss.workloads.tune.training_run import TuneOutcome
+
+
+# Options that no preview heeds, besides those of training.
+NOT_OF_PREVIEW = (
+    *("folder", "resume", "as_json"),
+    *("memory", "experts", "context", "dtype", "wired", "trace", "strict"),
+)
 
 
 @click.command(short_help="Train an adapter on examples")
@@ -83,8 +90,7 @@ def train(
 
     if folder is None and not preview:
         raise click.UsageError("name the folder of the adapter with `-o FOLDER`")
-    if is_given("steps"):
-        refuse_given(["epochs"], "and --steps both say how long: give one")
+    _refuse_what_does_nothing(data, valid, preview=preview)
     require_resident(options)
     model_folder = services.find(model, options)
     tokenizer = Tokenizer.open(model_folder)
@@ -112,6 +118,24 @@ def train(
         click.echo(_summary(outcome, folder))
     if outcome.reason == "interrupted":
         ctx.exit(INTERRUPTED)
+
+
+def _refuse_what_does_nothing(data: Path, valid: Path | None, *, preview: bool) -> None:
+    """Raise UsageError for an option that others leave without an effect."""
+    from mlx_gptoss.workloads.tune.options import TuneOptions
+    from mlx_gptoss.workloads.tune.sources import valid_file_beside
+
+    if is_given("steps"):
+        refuse_given(["epochs"], "and --steps both say how long: give one")
+    if valid is not None:
+        refuse_given(["valid_share"], "does nothing with --valid: leave it out")
+    elif (beside := valid_file_beside(data)) is not None:
+        refuse_given(["valid_share"], f"does nothing: `{beside}` validates")
+    if preview:
+        training = (each.name for each in fields(TuneOptions))
+        refuse_given(
+            [*training, *NOT_OF_PREVIEW], "does nothing with --preview: leave it out"
+        )
 
 
 def _train(services: Services, prepared: "PreparedRun") -> "TuneOutcome":
