@@ -4,14 +4,20 @@ A quick version of `python -m examples.demo_model.evaluate demo`: the first case
 some kinds, with bounds below what they measure (greedy, so the same each time).
 """
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
+import mlx.core as mx
+import numpy as np
 import pytest
 
+import mlx_gptoss
 from examples.demo_model.cases import cases
-from examples.demo_model.evaluate import GREEDY, outputs
+from examples.demo_model.evaluate import GREEDY, main, outputs
 from examples.demo_model.scores import analysis_letters, shares
 from mlx_gptoss import Chat, Runtime, load
+from mlx_gptoss.checkpoint.adapters import WeightUpdate, write_adapter
 from mlx_gptoss.harmony.events import Answer, Done, Event, Reasoning, ToolCall
 
 DATE = "2026-11-22"
@@ -98,3 +104,35 @@ def test_a_word_has_the_same_tokens_wherever_it_stands(
         pieces = encode(f"foo{before}{word}")
         assert pieces[-len(own) :] == own
         assert decode(pieces) == f"foo{before}{word}"
+
+
+def shares_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
+) -> str:
+    """Return what `python -m examples.demo_model.evaluate` prints of one case."""
+    chosen = ["demo", "--count", "1", "--only", "declines"]
+    monkeypatch.setattr(sys, "argv", ["evaluate", *chosen, *words])
+    main()
+    return capsys.readouterr().out
+
+
+def test_an_adapter_is_measured_in_its_place(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    demo: Runtime,
+) -> None:
+    """One that ends every message where a channel should begin: no answer is right."""
+    V, M = demo.config.vocab_size, demo.config.hidden_size
+    specials = demo.tokenizer.specials
+    path = Path(mlx_gptoss.__file__).parent / "demo" / "model.safetensors"
+    head: mx.array = mx.load(str(path))["lm_head.weight"]  # pyright: ignore
+    channel = np.array(head[specials["<|channel|>"]].astype(mx.float32))
+    ends = np.zeros((1, V), np.float32)
+    ends[0, specials["<|return|>"]] = 10
+    update = WeightUpdate(channel.reshape(M, 1), ends)
+    write_adapter({"lm_head": update}, tmp_path / "ends", demo.config)
+
+    assert "100.0 % of 1" in shares_printed(monkeypatch, capsys)
+    found = shares_printed(monkeypatch, capsys, "--adapter", str(tmp_path / "ends"))
+    assert " 0.0 % of 1" in found and "100.0" not in found
