@@ -14,6 +14,7 @@ from mlx_gptoss.cli.bench_tables import (
     experts_table,
     turns_table,
 )
+from mlx_gptoss.cli.bench_tune import tune
 from mlx_gptoss.cli.lazy import LazyCommand, LazyGroup
 from mlx_gptoss.cli.options import (
     MemorySizeType,
@@ -42,6 +43,7 @@ bench.add_command(compare)
 bench.add_command(decode)
 bench.add_command(serve)
 bench.add_command(stalls)
+bench.add_command(tune)
 
 
 @bench.command(short_help="Tokens prefilled at each turn of a conversation")

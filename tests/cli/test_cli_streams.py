@@ -65,6 +65,7 @@ CALLS = {
     "bench make-random": "bench make-random r$$ --size 100kB",
     "bench serve": "bench serve --help",
     "bench stalls": "bench stalls --help",
+    "bench tune": "bench tune --help",
     "bench turns": "bench turns --help",
     "render": "render",
     "parse": "parse",
