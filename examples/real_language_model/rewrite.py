@@ -23,7 +23,7 @@ import numpy as np
 
 from examples.real_language_model.original import HEAD_DIM, Original, Ranges
 from mlx_gptoss.format.mxfp4 import encode
-from mlx_gptoss.model.experts.resident import SWISH_SLOPE
+from mlx_gptoss.model.experts.host import SWISH_SLOPE
 
 Tensors = dict[str, np.ndarray]
 

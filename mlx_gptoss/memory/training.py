@@ -25,9 +25,9 @@ COPIES_OF_LOGITS = 3  # logits, their exponentials, and their gradient
 # what a layer keeps: measured.
 LAYER_IN_PROGRESS = 0.5
 LAYER_COMPUTED_AGAIN = 0.75
-# Gathered products make the gradient of A and B of every row before adding them up;
-# an upper bound, because it depends on what is computed ahead.
-COPIES_OF_GATHERED = 2
+# Decoded matrices of the largest product of a layer, and of the one computed ahead.
+COPIES_OF_DECODED = 1
+KEPT_OF_DROPOUT = 1.25  # an input with its dropped values, and a byte of each
 QUERY_BLOCK = 128  # queries attended at once on a CPU; see `model.attention`
 
 
@@ -38,7 +38,9 @@ class TrainingLoad:
     lengths: of the packed documents; learned: tokens learned. layers: those that need
     a gradient. trained_values: numbers in all updates, of this rank. attention,
     experts: whether these get updates. checkpointed: layers are computed again for
-    their gradient. decoded: weights are kept in float32.
+    their gradient. decoded: weights are kept in float32; decoded_again: they are
+    decoded for every product. rows_of_block: of an expert that are multiplied at once,
+    see `model.experts.blocks`. dropout: whether inputs of updates are dropped.
     """
 
     lengths: tuple[int, ...]
@@ -50,6 +52,9 @@ class TrainingLoad:
     experts: bool = False
     checkpointed: bool = False
     decoded: bool = False
+    decoded_again: bool = False
+    rows_of_block: int = 1
+    dropout: bool = False
 
     @property
     def tokens(self) -> int:
@@ -103,8 +108,8 @@ def plan_training(
         activations = (load.layers + 1) * boundary + round(layers * layer)
     else:
         activations = round((load.layers + LAYER_IN_PROGRESS) * layer)
-    if load.experts and not load.decoded:
-        activations += COPIES_OF_GATHERED * gathered_bytes(config, load)
+    if load.decoded_again:
+        activations += COPIES_OF_DECODED * decoded_product_bytes(config)
     tokens = min(load.learned, logits_at_once)
     return TrainingPlan(
         weight_bytes=weight_bytes,
@@ -129,24 +134,31 @@ def layer_bytes(
         + (H + Hk) * D  # rotated q and k
         + 2 * H * D  # q in the order of the products, and what attention returns
     )
-    # gate and up (2), both clamped (2), the sigmoid, its product, up + 1
-    experts = T * (7 * F + M)
+    dropped = KEPT_OF_DROPOUT if load.dropout else 0
     if load.attention:
         attention += M  # the input of q, k and v
+        attention += dropped * (M + H * D)
+    rows, padded = load.tokens * T, padded_rows(config, load)
+    experts = rows * M + padded * 2 * F  # the outputs, and gate and up
     if load.experts:
-        experts += M + T * F  # the inputs of both products
-    values = load.tokens * (attention + experts)
-    return float_bytes * (
-        values + H * average_scores(config, load.lengths, metal=metal)
+        experts += padded * (M + F) * (1 + dropped)  # the inputs of both products
+    values = load.tokens * attention + experts
+    return round(
+        float_bytes * (values + H * average_scores(config, load.lengths, metal=metal))
     )
 
 
-def gathered_bytes(config: ModelConfig, load: TrainingLoad) -> int:
-    """Bytes of one layer's gradients of A and B, for every token and expert apart."""
+def padded_rows(config: ModelConfig, load: TrainingLoad) -> int:
+    """Return the rows of all blocks of a layer, as `ExpertBlocks` makes them."""
+    size, E = load.rows_of_block, config.num_local_experts
+    rows = load.tokens * config.num_experts_per_tok
+    return (rows + E * (size - 1)) // size * size
+
+
+def decoded_product_bytes(config: ModelConfig) -> int:
+    """Bytes of the gate and up of all experts of a layer, decoded to float32."""
     M, F = config.hidden_size, config.intermediate_size
-    sides = (M + 2 * F) + (F + M)  # inputs and outputs of both products
-    pairs = load.tokens * config.num_experts_per_tok
-    return FLOAT32_BYTES * pairs * load.rank * sides
+    return FLOAT32_BYTES * config.num_local_experts * 2 * M * F
 
 
 def average_scores(config: ModelConfig, lengths: Sequence[int], *, metal: bool) -> int:

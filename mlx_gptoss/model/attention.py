@@ -12,7 +12,12 @@ from functools import partial
 
 import mlx.core as mx
 
-from mlx_gptoss.model.device import second_stream, use_gpu_paths, use_host_paths
+from mlx_gptoss.model.device import (
+    second_stream,
+    second_stream_is_free,
+    use_gpu_paths,
+    use_host_paths,
+)
 from mlx_gptoss.model.host_attention import MIN_SCORES, attend_on_host
 
 # Queries attended at once on a CPU. Keys after a block are never multiplied, and the
@@ -113,7 +118,7 @@ def attend_heads(
     """
     B, H, L, D = q.shape
     Hk = k.shape[1]
-    if use_gpu_paths() or Hk % 2 or B * H * L * keys * D < least:
+    if not second_stream_is_free() or Hk % 2 or B * H * L * keys * D < least:
         return run(q, k, v, sinks=sinks)
     h, hk = H // 2, Hk // 2
     first = run(q[:, :h], k[:, :hk], v[:, :hk], sinks=sinks[:h])

@@ -105,5 +105,10 @@ def _has_cblas(library: ctypes.CDLL) -> bool:
     )
 
 
+def set_thread_count(count: int) -> None:
+    """Let the OpenBLAS of this process use `count` threads for a product."""
+    ctypes.CDLL(None).openblas_set_num_threads(count)
+
+
 def _thread_count(library: ctypes.CDLL) -> int:
     return int(library.openblas_get_num_threads())

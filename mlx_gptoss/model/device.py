@@ -6,13 +6,16 @@ everything behind it also runs on MLX's CPU backend and is tested there. Calls t
 only a GPU can answer (wired memory, adopted file pages) ask `on_gpu`, the fact.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, wraps
+from typing import Any, TypeVar
 
 import mlx.core as mx
 
 from mlx_gptoss.errors import ConfigError
+
+T = TypeVar("T")
 
 COMPUTE_DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
 
@@ -22,6 +25,7 @@ class _Override:
 
     forced = False
     lazy = False
+    halved = False
 
 
 def on_gpu() -> bool:
@@ -83,3 +87,39 @@ def choose_dtype(name: str | None) -> mx.Dtype:
 def second_stream() -> mx.ThreadLocalStream:
     """Return a second CPU stream, local to the calling thread."""
     return mx.new_thread_local_stream(mx.Device(mx.cpu))
+
+
+def second_stream_is_free() -> bool:
+    """Return whether a part of what is computed now may run on the second stream."""
+    return not (use_gpu_paths() or _Override.halved)
+
+
+@contextmanager
+def computing_halves() -> Iterator[None]:
+    """Leave the second stream to the caller, who puts half of all work on it."""
+    before, _Override.halved = _Override.halved, True
+    try:
+        yield
+    finally:
+        _Override.halved = before
+
+
+def as_now(function: Callable[..., T]) -> Callable[..., T]:
+    """Return a function that computes on the stream that is the current one now.
+
+    MLX computes the gradient of an operation on the operation's stream, but what Python
+    defines of a gradient, and what is computed again, where it is called.
+    """
+    stream = mx.default_stream(mx.default_device())
+    halved = _Override.halved
+
+    @wraps(function)
+    def run(*arguments: Any) -> T:
+        before, _Override.halved = _Override.halved, halved
+        try:
+            with mx.stream(stream):
+                return function(*arguments)
+        finally:
+            _Override.halved = before
+
+    return run

@@ -208,19 +208,12 @@ class GptOss(nn.Module):
 
         `adapters` has the slot of each row, or one for all of them; 0 is no adapter.
         """
-        run = partial(self.model, ids, cache, lengths=lengths, last=last)
-        active = activate(self._updates, adapters)
-        if active is not None and cache is None and self._needs_routes(ids.size):
-            active = active.with_routes(lambda values: mx.eval(run(active=values)))
-        return run(active=active)
-
-    def _needs_routes(self, tokens: int) -> bool:
-        """Return whether experts must be known before a pass has a gradient."""
-        rows = tokens * self.config.num_experts_per_tok
-        dtype = self.model.norm.weight.dtype
-        experts = (block.mlp.experts for block in self.model.layers)
-        return self.training and any(
-            each.runs_one_by_one(rows, dtype) for each in experts
+        return self.model(
+            ids,
+            cache,
+            lengths=lengths,
+            last=last,
+            active=activate(self._updates, adapters),
         )
 
     def logits(

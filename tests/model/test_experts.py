@@ -1,15 +1,27 @@
 """Every layout of resident experts against tests/support/oracle.py."""
 
+import random
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlx_gptoss.format.config import MXFP4, ModelConfig, Quantization
 from mlx_gptoss.format.layout import PACKED, SPLIT, Structure
-from mlx_gptoss.model.experts.resident import Experts, swiglu, swiglu_plain
+from mlx_gptoss.model.experts.blocks import ExpertBlocks
+from mlx_gptoss.model.experts.resident import Experts
+from mlx_gptoss.model.experts.swiglu import (
+    interleaved_swiglu_in_training,
+    swiglu,
+    swiglu_in_training,
+    swiglu_plain,
+)
 from tests.support import oracle
 from tests.support.checkpoints import hf_config, random_tensors
 
@@ -107,6 +119,8 @@ WAYS = {
     "sorted": Experts.apply_sorted,
     "one_by_one": Experts.apply_one_by_one,
     "halved": Experts.apply_on_two_streams,
+    "blocks": partial(Experts.apply_in_blocks, decode=False),
+    "decoded blocks": partial(Experts.apply_in_blocks, decode=True),
 }
 
 
@@ -123,6 +137,51 @@ def test_every_way_gives_the_same_rows(
     found = WAYS[way](experts, x, mx.array(expert_indices))
     plain = experts.apply_gathered(x, mx.array(expert_indices))
     np.testing.assert_allclose(np.array(found), np.array(plain), atol=2e-5)
+
+
+@pytest.mark.parametrize("decode", [False, True])
+@pytest.mark.parametrize(("form", "packing"), FORMS)
+def test_blocks_have_the_gradient_of_gathered_rows(
+    form: str, packing: Quantization | None, decode: bool
+) -> None:
+    """The judge is MLX's own gradient of plain operations."""
+    experts, _ = made(form, packing)
+    draw = np.random.default_rng(0)
+    x = mx.array(draw.normal(size=(95, RAW["hidden_size"])), mx.float32)
+    along = mx.array(draw.normal(size=(95, 3, RAW["hidden_size"])), mx.float32)
+    expert_indices = np.stack([draw.permutation(6)[:3] for _ in range(95)])
+    expert_indices[expert_indices == 5] = 0  # one expert that nobody chose
+    chosen = mx.array(expert_indices)
+
+    def gradient(apply: Callable[..., mx.array]) -> np.ndarray:
+        return np.array(mx.grad(lambda x: (apply(x, chosen) * along).sum())(x))
+
+    expected = gradient(experts.apply_gathered)
+    experts.train()
+    found = gradient(partial(experts.apply_in_blocks, decode=decode))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@given(
+    tokens=st.integers(1, 40),
+    count=st.integers(1, 9),
+    size=st.sampled_from([1, 2, 8]),
+    draw=st.randoms(use_true_random=False),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_row_is_in_a_block_of_its_expert(
+    tokens: int, count: int, size: int, draw: random.Random
+) -> None:
+    T = draw.randint(1, count)
+    rows = [draw.sample(range(count), T) for _ in range(tokens)]
+    blocks = ExpertBlocks(mx.array(rows), count, size)
+    x = mx.arange(tokens)[:, None]
+    inside = blocks.dispatch(x)
+    assert inside.shape == (len(blocks.experts), size, 1)
+    experts = mx.broadcast_to(blocks.experts[:, None, None], inside.shape)
+    assert blocks.combine(experts)[..., 0].tolist() == rows
+    assert blocks.combine(inside)[..., 0].tolist() == [[n] * T for n in range(tokens)]
+    assert (np.diff(np.array(blocks.experts)) >= 0).all()
 
 
 def test_one_expert_a_token_is_not_halved() -> None:
@@ -156,6 +215,25 @@ def test_gradients_flow_in_training() -> None:
 
     gradient = mx.grad(loss)(mx.ones((40, RAW["hidden_size"])))
     assert np.abs(np.array(gradient)).max() > 0
+
+
+def test_the_gradient_of_the_activation_is_that_of_its_operations() -> None:
+    draw = np.random.default_rng(3)
+    gate, up, along = mx.array(6 * draw.normal(size=(3, 50, 7)), mx.float32)
+
+    def gradient(function: Callable[..., mx.array]) -> list[np.ndarray]:
+        both = mx.grad(lambda *x: (function(*x, 7.0) * along).sum(), (0, 1))(gate, up)
+        return [np.array(x) for x in both]
+
+    def interleaved(gate: mx.array, up: mx.array, limit: float) -> mx.array:
+        z = mx.stack([gate, up], axis=-1).reshape(50, 14)
+        return interleaved_swiglu_in_training(z, limit)
+
+    expected = gradient(swiglu_plain)
+    for function in (swiglu_in_training, interleaved):
+        assert mx.array_equal(function(gate, up, 7.0), swiglu_plain(gate, up, 7.0))
+        for found, judge in zip(gradient(function), expected, strict=True):
+            np.testing.assert_allclose(found, judge, atol=1e-5)
 
 
 def test_the_gate_is_clamped_from_above_only() -> None:

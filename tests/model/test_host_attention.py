@@ -12,7 +12,7 @@ from mlx_gptoss.model import attention, host_attention
 from mlx_gptoss.model.attention import Masks, attend
 from mlx_gptoss.model.device import forced_gpu_paths, lazy_paths, use_host_paths
 from mlx_gptoss.model.experts import host
-from mlx_gptoss.model.experts.resident import swiglu_plain
+from mlx_gptoss.model.experts.swiglu import swiglu_plain
 from mlx_gptoss.model.host_attention import QUERY_BLOCK, attend_on_host
 
 SCALE = 0.3

@@ -8,7 +8,9 @@ import mlx.core as mx
 import pytest
 
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
-from mlx_gptoss.model.experts.resident import Experts, Projection, swiglu_plain
+from mlx_gptoss.model.experts.projection import Projection
+from mlx_gptoss.model.experts.resident import Experts
+from mlx_gptoss.model.experts.swiglu import swiglu_plain
 from tests.support import checkpoints
 
 ADDRESS = re.compile(r"\b\d{6,}\b")

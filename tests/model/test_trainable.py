@@ -1,6 +1,7 @@
 """Gradients of updates in training, against finite differences of the oracle."""
 
 from collections.abc import Callable
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mlx_gptoss.errors import ConfigError, MemoryBudgetError
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.model.adapters import AdapterStack
 from mlx_gptoss.model.adapters.adapter import updates_digest
+from mlx_gptoss.model.adapters.experts import ExpertUpdates
 from mlx_gptoss.model.adapters.trainable import TrainableUpdates
 from mlx_gptoss.model.experts.resident import Experts
 from mlx_gptoss.model.gpt_oss import GptOss
@@ -30,9 +32,9 @@ from tests.support.low_rank import (
     LM_HEAD,
     ROUTER,
     Updates,
-    as_low_rank,
     merged,
     random_updates,
+    start_from,
 )
 from tests.support.streaming import streamed, write
 
@@ -49,7 +51,7 @@ def trainable(updates: Updates, scale: float = 1.0, **options: Any) -> Trainable
     """Return updates in training that start from those given."""
     ranks = {path: a.shape[-1] for path, (a, _) in updates.items()}
     found = TrainableUpdates(PARSED, ranks, scale=scale, **options)
-    found.load_low_rank(as_low_rank(updates))
+    start_from(found, updates, scale)
     return found
 
 
@@ -168,16 +170,48 @@ def test_the_model_itself_has_gradients_in_both_modes() -> None:
         assert np.abs(gradient).max() > 1e-4
 
 
-@pytest.mark.parametrize("one_by_one", [False, True])
-def test_layers_computed_again_have_the_same_gradients(
-    one_by_one: bool, monkeypatch: pytest.MonkeyPatch
+def gathered(
+    experts: Experts,
+    x: mx.array,
+    expert_indices: mx.array,
+    updates: ExpertUpdates | None = None,
+) -> mx.array:
+    pairs = updates and updates.pairs(expert_indices)
+    return experts.apply_gathered(x, expert_indices, pairs)
+
+
+BLOCKS = {
+    "rows": partialmethod(Experts.apply_in_blocks, decode=False),
+    "decoded": partialmethod(Experts.apply_in_blocks, decode=True),
+}
+
+
+@pytest.mark.parametrize("way", BLOCKS)
+@pytest.mark.parametrize("dense", [False, True], ids=["packed", "dense"])
+def test_experts_in_blocks_have_the_same_gradients(
+    way: str, dense: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = build(CONFIG, dense_tensors() if one_by_one else TENSORS)
-    if one_by_one:  # as with an optimized BLAS and many rows
-        monkeypatch.setattr(Experts, "runs_one_by_one", lambda *_, **__: True)
+    model = build(CONFIG, dense_tensors() if dense else TENSORS)
     updates = random_updates(CONFIG, 1, rank=2)
-    plain = gradient_of(trainable(updates), model)
-    again = gradient_of(trainable(updates, checkpointed=True), model)
+    monkeypatch.setattr(Experts, "apply_experts", gathered)
+    expected = gradient_of(trainable(updates), model)
+    monkeypatch.setattr(Experts, "apply_experts", BLOCKS[way])
+    found = gradient_of(trainable(updates), model)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("way", [None, *BLOCKS])
+def test_layers_computed_again_have_the_same_gradients(
+    way: str | None, dropout: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(CONFIG, TENSORS)
+    if way is not None:
+        monkeypatch.setattr(Experts, "apply_experts", BLOCKS[way])
+    updates = random_updates(CONFIG, 1, rank=2)
+    plain = gradient_of(trainable(updates, dropout=dropout), model)
+    again = gradient_of(trainable(updates, checkpointed=True, dropout=dropout), model)
     assert plain.keys() == again.keys()
     for name, expected in plain.items():
         np.testing.assert_allclose(again[name], expected, atol=1e-6, err_msg=name)
@@ -205,43 +239,24 @@ def test_a_loss_computed_again_keeps_the_gradient_of_the_head() -> None:
         np.testing.assert_allclose(found[name], expected[name], atol=1e-6)
 
 
-def test_dense_experts_multiplied_one_by_one_have_the_same_gradients() -> None:
-    model = build(CONFIG, dense_tensors())
-    experts = model.model.layers[1].mlp.experts
-    model.train()
-    draw = np.random.default_rng(1)
-    x = mx.array(draw.normal(size=(60, CONFIG["hidden_size"])), mx.float32)
-    chosen = mx.array(np.stack([draw.permutation(4)[:2] for _ in range(60)]))
-    out = mx.array(draw.normal(size=(60, 2, CONFIG["hidden_size"])), mx.float32)
-
-    def gradient(apply: Callable[..., mx.array]) -> np.ndarray:
-        return np.array(mx.grad(lambda x: (apply(x, chosen) * out).sum())(x))
-
-    np.testing.assert_allclose(
-        gradient(experts.apply_one_by_one), gradient(experts.apply_gathered), atol=1e-4
-    )
-
-
-@pytest.mark.parametrize("checkpointed", [False, True])
-def test_dense_experts_multiplied_one_by_one_take_no_more_memory(
-    checkpointed: bool, monkeypatch: pytest.MonkeyPatch
+def test_gradients_of_experts_in_blocks_take_no_memory_a_row(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What is evaluated while a gradient is traced would be kept until its end."""
+    """Where rows are not sorted, A and B have a gradient of each before the sum."""
     model = build(CONFIG, dense_tensors())
-    ids = (IDS * 20)[:200]
-    source = trainable(random_updates(CONFIG, 1, ATTENTION, rank=2))
-    source.checkpointed = checkpointed
+    ids = (IDS * 60)[:600]
 
-    def peak(*, one_by_one: bool) -> int:
-        monkeypatch.setattr(Experts, "runs_one_by_one", lambda *_, **__: one_by_one)
+    def peak(apply: Any) -> int:
+        source = trainable(random_updates(CONFIG, 1, EXPERTS, rank=32))
+        monkeypatch.setattr(Experts, "apply_experts", apply)
         mx.clear_cache()
         before = mx.get_active_memory()
         mx.reset_peak_memory()
         gradient_of(source, model, lambda model: loss_of(model, ids))
         return mx.get_peak_memory() - before
 
-    # Of the layer in progress a little more; all that was evaluated is 1.5 and 3.6.
-    assert peak(one_by_one=True) < 1.4 * peak(one_by_one=False)
+    apart, blocks = peak(gathered), peak(Experts.apply_in_blocks)
+    assert blocks < 0.7 * apart, (blocks, apart)
 
 
 def dense_tensors() -> dict[str, np.ndarray]:
@@ -315,12 +330,6 @@ def test_an_adapter_made_of_them_computes_what_they_compute(scale: float) -> Non
     model.set_adapters(AdapterStack(PARSED, [adapter]))
     assert mx.array_equal(model(mx.array([IDS]), adapters=[1]), expected)
     assert mx.array_equal(model(mx.array([IDS])), plain)
-    resumed = TrainableUpdates(PARSED, dict.fromkeys(adapter.updates, 2), scale=scale)
-    resumed.load_low_rank(adapter.updates)
-    np.testing.assert_allclose(
-        np.array(resumed.low_rank()["lm_head"].b),
-        np.array(adapter.updates["lm_head"].b),
-    )
 
 
 def test_parameters_survive_being_flattened() -> None:
@@ -338,9 +347,6 @@ def test_parameters_survive_being_flattened() -> None:
 def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"`model\.embed_tokens` is no matrix"):
         TrainableUpdates(PARSED, {"model.embed_tokens": 4})
-    source = trainable(random_updates(CONFIG, 1, ROUTER, rank=2))
-    with pytest.raises(ConfigError, match=r"first in `model.layers.0.mlp.router`"):
-        source.load_low_rank(as_low_rank(random_updates(CONFIG, 1, ROUTER, rank=3)))
     checkpoint = write(tmp_path)
     own = TrainableUpdates(checkpoint.config, {"model.layers.0.mlp.router": 2})
     with (

@@ -13,6 +13,7 @@ import numpy as np
 
 from mlx_gptoss.model.adapters import Adapter, LowRank
 from mlx_gptoss.model.adapters.adapter import updates_digest
+from mlx_gptoss.model.adapters.trainable import SEPARATOR, TrainableUpdates
 from tests.support import oracle
 
 Updates = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -72,6 +73,15 @@ def random_updates(
 
 def as_low_rank(updates: Updates) -> dict[str, LowRank]:
     return {path: LowRank(mx.array(a), mx.array(b)) for path, (a, b) in updates.items()}
+
+
+def start_from(source: TrainableUpdates, updates: Updates, scale: float = 1.0) -> None:
+    """Let training start from these updates, which have `scale` in B."""
+    for path, (a, b) in updates.items():
+        pair = source.updates[path.replace(".", SEPARATOR)]
+        assert (pair["a"].shape, pair["b"].shape) == (a.shape, b.shape), path
+        pair["a"], pair["b"] = mx.array(a), mx.array(b) / scale
+    mx.eval(source.parameters())
 
 
 def as_adapter(name: str, updates: Updates) -> Adapter:

@@ -46,7 +46,12 @@ def updates_of(model: GptOss, options: TuneOptions, **more: Any) -> TrainableUpd
     config: ModelConfig = model.config
     ranks = dict.fromkeys(target_paths(config, options), options.rank)
     updates = TrainableUpdates(
-        config, ranks, scale=options.scale, seed=options.seed, **more
+        config,
+        ranks,
+        scale=options.scale,
+        seed=options.seed,
+        dropout=options.dropout,
+        **more,
     )
     for key, pair in zip(
         mx.random.split(mx.random.key(9), len(ranks)),

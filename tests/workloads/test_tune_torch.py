@@ -13,7 +13,7 @@ from mlx_gptoss.workloads.tune.documents import TrainingDocument
 from mlx_gptoss.workloads.tune.trainer import Trainer
 from tests.support.build_model import build
 from tests.support.layout_writers import dense_experts
-from tests.support.low_rank import as_low_rank
+from tests.support.low_rank import start_from
 from tests.support.torch_training import (
     CLIP,
     CONFIG,
@@ -36,7 +36,7 @@ def train_here(*, dense: bool) -> dict[str, Any]:
     parsed = ModelConfig.from_dict(CONFIG)
     ranks = {path: a.shape[-1] for path, (a, _) in UPDATES.items()}
     updates = TrainableUpdates(parsed, ranks)
-    updates.load_low_rank(as_low_rank(UPDATES))
+    start_from(updates, UPDATES)
     batch = packed(*(TrainingDocument(*one) for one in documents()))
     with updates.attached(model):
         trainer = Trainer(model, updates, weight_decay=DECAY, clip=CLIP)

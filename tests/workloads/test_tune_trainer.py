@@ -1,5 +1,6 @@
 """One optimizer step: loss, gradient, accumulation, clipping, AdamW."""
 
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -26,7 +27,13 @@ def gradient(
     updates = updates_of(model, EVERYTHING, **more)
     with updates.attached(model):
         loss, found = Trainer(model, updates).gradient(batches)
-    return loss, {name: np.array(x) for name, x in tree_flatten(found)}
+        return as_numpy(loss, found)
+
+
+def as_numpy(loss: mx.array, found: Any) -> tuple[float, dict[str, np.ndarray]]:
+    return float(loss.item()), {  # pyright: ignore
+        name: np.array(x) for name, x in tree_flatten(found)
+    }
 
 
 def assert_same(
@@ -81,8 +88,7 @@ def test_logits_in_parts_change_no_gradient() -> None:
     with updates.attached(model):
         for limit in (1000, 4):
             trainer = Trainer(model, updates, logits_at_once=limit)
-            loss, one = trainer.gradient([batch])
-            found.append((loss, {n: np.array(x) for n, x in tree_flatten(one)}))
+            found.append(as_numpy(*trainer.gradient([batch])))
     assert_same(*found)
 
 
@@ -149,3 +155,29 @@ def test_evaluating_gives_the_loss_of_a_step() -> None:
         found = trainer.evaluate([packed(one) for one in DOCUMENTS])
         assert found == pytest.approx(trainer.step([packed(*DOCUMENTS)], 0.1).loss)
         assert model.training
+
+
+def test_nothing_is_dropped_where_nothing_is_learned() -> None:
+    model = tiny_model()
+    batches = [packed(*DOCUMENTS)]
+    losses = []
+    for dropout in (0.0, 0.5):
+        options = replace(EVERYTHING, dropout=dropout)
+        updates = updates_of(model, options)
+        with updates.attached(model):
+            trainer = Trainer(model, updates)
+            losses.append((trainer.evaluate(batches), trainer.step(batches, 0.0).loss))
+    (plain, plain_step), (evaluated, dropped_step) = losses
+    assert evaluated == plain == pytest.approx(plain_step)
+    assert abs(dropped_step - plain_step) > 1e-3
+
+
+def test_every_step_and_batch_drops_other_values() -> None:
+    model = tiny_model()
+    updates = updates_of(model, replace(EVERYTHING, dropout=0.5))
+    batch = packed(*DOCUMENTS)
+    with updates.attached(model):
+        trainer = Trainer(model, updates)
+        first, second = (trainer.step([batch], 0.0).loss for _ in range(2))
+        both = trainer.step([batch, batch], 0.0).loss
+    assert len({first, second, both}) == 3

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -79,24 +80,25 @@ def test_without_validation_it_keeps_the_last(tmp_path: Path) -> None:
     assert kept(tmp_path)["step"] == 12
 
 
-@pytest.mark.parametrize("stopped_at", [1, 4, 7])
+@pytest.mark.parametrize(("stopped_at", "dropout"), [(1, 0), (4, 0.2), (7, 0)])
 def test_a_run_that_goes_on_leaves_the_same_bytes(
-    tmp_path: Path, stopped_at: int
+    tmp_path: Path, stopped_at: int, dropout: float
 ) -> None:
+    options = replace(OPTIONS, dropout=dropout)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
         folder.mkdir()
-    training_run(whole, OPTIONS).run()
+    training_run(whole, options).run()
     stop = threading.Event()
 
     def report(progress: TuneProgress) -> None:
         if progress.step == stopped_at:
             stop.set()
 
-    outcome = training_run(parts, OPTIONS, stop=stop, report=report).run()
+    outcome = training_run(parts, options, stop=stop, report=report).run()
     assert (outcome.reason, outcome.step) == ("interrupted", stopped_at)
     assert kept(parts)["step"] == (4 if stopped_at >= 4 else stopped_at)
-    training_run(parts, OPTIONS).run()
+    training_run(parts, options).run()
     assert_same_bytes(whole, parts)
 
 

@@ -118,11 +118,19 @@ TUNE_OPTIONS = (
         help="Largest norm of the whole gradient; 0 does not clip",
     ),
     click.option(
+        "--dropout",
+        metavar="SHARE",
+        type=click.FloatRange(0, 1, max_open=True),
+        default=0.0,
+        show_default=True,
+        help="Share of an update's inputs that is dropped while training",
+    ),
+    click.option(
         "--seed",
         type=int,
         default=0,
         show_default=True,
-        help="Seed of the first weights and of the order of the examples",
+        help="Seed of the first weights, the order of the examples and the dropout",
     ),
     click.option(
         "--checkpointing",

@@ -6,43 +6,53 @@ their expert; pairs of several those at `slot * E + expert`.
 Dimensions as in `model.experts`: N tokens, T experts per token, E experts, R pairs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from mlx_gptoss.model.adapters.adapter import LowRank
+from mlx_gptoss.model.adapters.dropout import Dropout
 from mlx_gptoss.model.adapters.rows import RowSlots, add_gathered, add_masked
 from mlx_gptoss.model.adapters.stack import SlotUpdates
 
 PREFIX = "mlp.experts."
 
-Evaluate = Callable[[mx.array], np.ndarray]
-
 
 class ExpertUpdates:
-    """The updates of one layer's experts for N tokens.
-
-    `evaluate` returns the values of expert indices, perhaps known beforehand.
-    """
+    """The updates of one layer's experts for N tokens."""
 
     def __init__(
         self,
         modules: Mapping[str, SlotUpdates],
         slots: RowSlots,
-        evaluate: Evaluate = np.array,
+        dropout: Dropout | None = None,
     ) -> None:
         self._modules = modules
         self._slots = slots
-        self.evaluate = evaluate
+        self._dropout = dropout
 
     def pairs(self, expert_indices: mx.array) -> "PairUpdates":
         """Return those of every token's experts (N, T)."""
         one = self._slots.one is not None
         shape = expert_indices.shape
         slots = None if one else mx.broadcast_to(self._slots.array[:, None], shape)
-        return PairUpdates(self._modules, self._slots, expert_indices, slots)
+        return PairUpdates(
+            self._modules, self._slots, expert_indices, slots, dropout=self._dropout
+        )
+
+    def blocks(self, experts: mx.array) -> "PairUpdates":
+        """Return those of blocks of tokens, all of one slot, by sorted experts (B,)."""
+        assert self._slots.one is not None, "only rows of one slot are put into blocks"
+        return PairUpdates(
+            self._modules,
+            self._slots,
+            experts,
+            None,
+            dropout=self._dropout,
+            sorted_by_expert=True,
+        )
 
     def of(self, tokens: np.ndarray) -> "ExpertUpdates":
         """Return those for some of the tokens, given by number, which may repeat."""
@@ -54,9 +64,10 @@ class ExpertUpdates:
 
 
 class PairUpdates:
-    """The updates of pairs, computed by gathered products.
+    """The updates of pairs, or of blocks of pairs, computed by gathered products.
 
     `experts` and `slots` have one shape; `slots` is None if all pairs have one slot.
+    The gradient of pairs that are sorted takes no memory for each of them.
     """
 
     def __init__(
@@ -65,29 +76,47 @@ class PairUpdates:
         used: RowSlots,
         experts: mx.array,
         slots: mx.array | None,
+        *,
+        dropout: Dropout | None = None,
+        sorted_by_expert: bool = False,
     ) -> None:
         self._modules = modules
         self._used = used
         self._experts = experts
         self._slots = slots
+        self._dropout = dropout
+        self._sorted = sorted_by_expert
 
-    def __getitem__(self, which: Any) -> "PairUpdates":
-        """Return those of a part of the pairs."""
-        return self._select(lambda x: x[which])
+    def part(self, number: int, which: Any) -> "PairUpdates":
+        """Return those of a part of the pairs, which drops values of its own."""
+        dropout = self._dropout and self._dropout.of(number)
+        return self._select(lambda x: x[which], dropout, sorted_by_expert=self._sorted)
 
     def take(self, order: mx.array) -> "PairUpdates":
-        """Return those of the flattened pairs, in an order (R,)."""
-        return self._select(lambda x: x.flatten()[order])
+        """Return those of the flattened pairs, in an order (R,) that sorts them."""
+        return self._select(
+            lambda x: x.flatten()[order], self._dropout, sorted_by_expert=True
+        )
 
-    def _select(self, select: Any) -> "PairUpdates":
-        slots = None if self._slots is None else select(self._slots)
-        return PairUpdates(self._modules, self._used, select(self._experts), slots)
+    def _select(
+        self, select: Any, dropout: Dropout | None, *, sorted_by_expert: bool
+    ) -> "PairUpdates":
+        return PairUpdates(
+            self._modules,
+            self._used,
+            select(self._experts),
+            None if self._slots is None else select(self._slots),
+            dropout=dropout,
+            sorted_by_expert=sorted_by_expert,
+        )
 
     def add(self, name: str, x: mx.array, y: mx.array) -> mx.array:
-        """Add to the products y (..., 1, out) of x (..., 1, in) their updates."""
+        """Add to the products y (..., n, out) of x (..., n, in) their updates."""
         update = self._modules.get(PREFIX + name)
         if update is None:
             return y
+        if self._dropout is not None:
+            x = self._dropout.apply(PREFIX + name, x)
         found = [slot for slot in self._used.present if update.parts[slot] is not None]
         if len(found) > 1:
             assert update.stacked is not None
@@ -95,7 +124,14 @@ class PairUpdates:
         for slot in found:
             part = update.parts[slot]
             assert part is not None
-            y = add_gathered(part, self._experts, x, y, self._mask(slot))
+            y = add_gathered(
+                part,
+                self._experts,
+                x,
+                y,
+                self._mask(slot),
+                sorted_by_expert=self._sorted,
+            )
         return y
 
     def _places(self, update: SlotUpdates) -> mx.array:

@@ -6,33 +6,30 @@ y = updated(self.o_proj(x), x, rows.layer(3), "self_attn.o_proj")
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 
 import mlx.core as mx
 import numpy as np
 
 from mlx_gptoss.model.adapters.adapter import LowRank
 from mlx_gptoss.model.adapters.arrange import LM_HEAD_MODULE, TOP
-from mlx_gptoss.model.adapters.experts import Evaluate, ExpertUpdates
+from mlx_gptoss.model.adapters.dropout import Dropout
+from mlx_gptoss.model.adapters.experts import ExpertUpdates
 from mlx_gptoss.model.adapters.rows import RowSlots, add_updates
 from mlx_gptoss.model.adapters.stack import (
     NO_ADAPTER,
     ArrangedUpdates,
     SlotUpdates,
-    StackedUpdates,
 )
+from mlx_gptoss.model.device import as_now
 
 Layers = Mapping[int, Mapping[str, SlotUpdates]]
 Arrays = dict[str, dict[str, mx.array]]
-Routes = dict[int, np.ndarray]  # the expert indices (N, T) by layer
 
 
 class LayerUpdates:
     """The updates of one layer for the tokens of a pass.
 
-    `tokens` and `last` have the slots of all tokens and of each row's last one;
-    `evaluate` returns the values of expert indices.
+    `tokens` and `last` have the slots of all tokens and of each row's last one.
     """
 
     def __init__(
@@ -40,25 +37,29 @@ class LayerUpdates:
         modules: Mapping[str, SlotUpdates],
         tokens: RowSlots,
         last: RowSlots,
-        evaluate: Evaluate = np.array,
+        dropout: Dropout | None = None,
     ) -> None:
         self._modules = modules
         self._tokens = tokens
         self._last = last
-        self._evaluate = evaluate
+        self._dropout = dropout
 
     def add(self, name: str, x: mx.array, y: mx.array) -> mx.array:
         """Add to a module's products y (..., out) of x (..., in) their updates."""
         update = self._modules.get(name)
-        return y if update is None else add_updates(update, self._tokens, x, y)
+        if update is None:
+            return y
+        if self._dropout is not None:
+            x = self._dropout.apply(name, x)
+        return add_updates(update, self._tokens, x, y)
 
     def experts(self) -> ExpertUpdates:
         """Return the updates of the experts."""
-        return ExpertUpdates(self._modules, self._tokens, self._evaluate)
+        return ExpertUpdates(self._modules, self._tokens, self._dropout)
 
     def at_last_positions(self) -> "LayerUpdates":
         """Return the updates for the last token of each row."""
-        return LayerUpdates(self._modules, self._last, self._last)
+        return LayerUpdates(self._modules, self._last, self._last, self._dropout)
 
     def arrays(self) -> Arrays:
         """Return A and B of every module that the only slot in use updates."""
@@ -75,7 +76,7 @@ class LayerUpdates:
             parts: list[LowRank | None] = [None] * (self._only_slot + 1)
             parts[self._only_slot] = LowRank(**pair)
             modules[name] = SlotUpdates(tuple(parts))
-        return LayerUpdates(modules, self._tokens, self._last, self._evaluate)
+        return LayerUpdates(modules, self._tokens, self._last, self._dropout)
 
     @property
     def _only_slot(self) -> int:
@@ -93,56 +94,31 @@ class PassUpdates:
         last: RowSlots,
         *,
         checkpointed: bool,
-        routes: Routes | None = None,
+        dropout: Dropout | None = None,
     ) -> None:
         self._layers = layers
         self._tokens = tokens
         self._last = last
-        self._routes = routes
+        self._dropout = dropout
         self.checkpointed = checkpointed
 
     def layer(self, number: int) -> LayerUpdates | None:
         """Return the updates of a layer, None if it has none."""
-        modules = self._layers.get(number, {})
-        if self._routes is not None:
-            evaluate = partial(evaluated_once, self._routes, number)
-            return LayerUpdates(modules, self._tokens, self._last, evaluate)
-        return LayerUpdates(modules, self._tokens, self._last) if modules else None
+        modules = self._layers.get(number)
+        if not modules:
+            return None
+        dropout = self._dropout and self._dropout.of(number)
+        return LayerUpdates(modules, self._tokens, self._last, dropout)
 
 
 class ActiveAdapters:
-    """The slots of the rows of a pass, at least one of them not 0.
-
-    `routes`, if given, are filled by the pass, or known from another one.
-    """
+    """The slots of the rows of a pass, at least one of them not 0."""
 
     def __init__(
-        self,
-        updates: ArrangedUpdates,
-        slots: Sequence[int] | np.ndarray,
-        routes: Routes | None = None,
+        self, updates: ArrangedUpdates, slots: Sequence[int] | np.ndarray
     ) -> None:
         self._updates = updates
         self._slots = np.asarray(slots, np.uint32)
-        self._routes = routes
-
-    def with_routes(
-        self, run: Callable[["ActiveAdapters"], object]
-    ) -> "ActiveAdapters":
-        """Return these after a pass of their values alone has found every route.
-
-        What is evaluated while a gradient is being traced is kept with all that led to
-        it. Experts that are multiplied one by one need their indices evaluated, so
-        these are found beforehand, and the pass with a gradient evaluates nothing.
-        """
-        routes: Routes = {}
-        layers = {
-            layer: {name: without_gradient(update) for name, update in modules.items()}
-            for layer, modules in self._updates.layers().items()
-        }
-        values = StackedUpdates(self._updates.slots, layers)
-        run(ActiveAdapters(values, self._slots, routes))
-        return ActiveAdapters(self._updates, self._slots, routes)
 
     def for_rows(
         self, lengths: Sequence[int], order: Sequence[int] | None = None
@@ -157,10 +133,12 @@ class ActiveAdapters:
         assert len(slots) == len(lengths), f"{len(slots)} slots, {len(lengths)} rows"
         last = RowSlots(slots)
         tokens = last if last.one is not None else RowSlots(np.repeat(slots, lengths))
-        layers = self._updates.layers()
-        checkpointed = self._updates.checkpointed
         return PassUpdates(
-            layers, tokens, last, checkpointed=checkpointed, routes=self._routes
+            self._updates.layers(),
+            tokens,
+            last,
+            checkpointed=self._updates.checkpointed,
+            dropout=self._updates.dropout,
         )
 
     def add_to_logits(
@@ -175,24 +153,12 @@ class ActiveAdapters:
         elif hidden.ndim == 3 and len(slots) == hidden.shape[0]:
             slots = np.repeat(slots, hidden.shape[1])
         assert len(slots) == tokens, f"{len(self._slots)} slots, {hidden.shape=}"
-        update = self._updates.layers().get(TOP, {}).get(LM_HEAD_MODULE)
-        return y if update is None else add_updates(update, RowSlots(slots), hidden, y)
-
-
-def evaluated_once(routes: Routes, layer: int, expert_indices: mx.array) -> np.ndarray:
-    """Return the expert indices of a layer, evaluated by the first pass."""
-    if layer not in routes:
-        routes[layer] = np.array(expert_indices)
-    return routes[layer]
-
-
-def without_gradient(update: SlotUpdates) -> SlotUpdates:
-    """Return the values of an update; what `mx.stop_gradient` returns is traced."""
-
-    def values(part: LowRank | None) -> LowRank | None:
-        return part and LowRank(mx.array(np.array(part.a)), mx.array(np.array(part.b)))
-
-    return replace(update, parts=tuple(map(values, update.parts)))
+        update = self._updates.top().get(LM_HEAD_MODULE)
+        if update is None:
+            return y
+        if (dropout := self._updates.dropout) is not None:
+            hidden = dropout.of(TOP).apply(LM_HEAD_MODULE, hidden)
+        return add_updates(update, RowSlots(slots), hidden, y)
 
 
 def activate(
@@ -224,7 +190,9 @@ def compute_again(
     Gradient checkpointing (arXiv 1604.06174).
     """
 
+    @mx.checkpoint
+    @as_now
     def run(h: mx.array, arrays: Arrays) -> mx.array:
         return layer(h, updates=updates.with_arrays(arrays))
 
-    return mx.checkpoint(run)(h, updates.arrays())
+    return run(h, updates.arrays())

@@ -8,7 +8,7 @@ Dimensions: N rows, r rank.
 """
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import mlx.core as mx
 import numpy as np
@@ -104,9 +104,17 @@ def add_gathered(
     x: mx.array,
     y: mx.array,
     mask: mx.array | None = None,
+    *,
+    sorted_by_expert: bool = False,
 ) -> mx.array:
-    """Add to y (..., 1, out) the products of x (..., 1, in) with matrices (...)."""
-    z = mx.gather_mm(x.astype(stacked.a.dtype), stacked.a, rhs_indices=places)
+    """Add to y (..., n, out) the products of x (..., n, in) with matrices (...).
+
+    `sorted_by_expert` says that the places ascend.
+    """
+    multiply = partial(
+        mx.gather_mm, rhs_indices=places, sorted_indices=sorted_by_expert
+    )
+    z = multiply(x.astype(stacked.a.dtype), stacked.a)
     if mask is not None:
         z = z * mask.astype(z.dtype)
-    return y + mx.gather_mm(z, stacked.b, rhs_indices=places).astype(y.dtype)
+    return y + multiply(z, stacked.b).astype(y.dtype)

@@ -22,7 +22,8 @@ from mlx_gptoss.errors import CheckpointError, PromptError
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.format.layout import Structure
 from mlx_gptoss.model.adapters.adapter import Adapter, LowRank, require_fit
-from mlx_gptoss.model.adapters.arrange import arrange_updates
+from mlx_gptoss.model.adapters.arrange import TOP, arrange_updates
+from mlx_gptoss.model.adapters.dropout import Dropout
 from mlx_gptoss.model.device import on_gpu
 
 NO_ADAPTER = 0
@@ -75,8 +76,17 @@ class ArrangedUpdates(Protocol):
         """Whether to compute each layer again for its gradient."""
         ...
 
+    @property
+    def dropout(self) -> Dropout | None:
+        """What drops values of the inputs of A; None drops none."""
+        ...
+
     def layers(self) -> Mapping[int, Mapping[str, SlotUpdates]]:
         """Return the updates by layer and module; see `arrange`."""
+        ...
+
+    def top(self) -> Mapping[str, SlotUpdates]:
+        """Return the updates of what belongs to no layer, by module."""
         ...
 
 
@@ -91,6 +101,7 @@ class StackedUpdates:
 
     default_slot = NO_ADAPTER
     checkpointed = False
+    dropout = None
 
     def __init__(
         self, slots: int, layers: Mapping[int, Mapping[str, SlotUpdates]]
@@ -105,6 +116,9 @@ class StackedUpdates:
 
     def layers(self) -> Mapping[int, Mapping[str, SlotUpdates]]:
         return self._layers
+
+    def top(self) -> Mapping[str, SlotUpdates]:
+        return self._layers.get(TOP, {})
 
 
 class AdapterStack:

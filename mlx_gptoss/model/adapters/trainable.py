@@ -10,7 +10,7 @@ While they are attached, all rows use them unless `adapters=[0]` is given. Knows
 of losses, optimizers or files.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,8 +26,10 @@ from mlx_gptoss.model.adapters.adapter import (
     target_shapes,
     updates_digest,
 )
-from mlx_gptoss.model.adapters.arrange import arrange_updates
+from mlx_gptoss.model.adapters.arrange import LM_HEAD_MODULE, arrange_updates
+from mlx_gptoss.model.adapters.dropout import Dropout
 from mlx_gptoss.model.adapters.stack import SlotUpdates
+from mlx_gptoss.model.device import as_now
 from mlx_gptoss.model.experts.streamed import StreamedExperts
 from mlx_gptoss.model.gpt_oss import GptOss
 
@@ -49,13 +51,15 @@ class TrainableUpdates(nn.Module):
         scale: float | Mapping[str, float] = 1.0,
         seed: int = 0,
         checkpointed: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         """Draw A from a normal distribution with deviation 1 / sqrt(in); B is zero.
 
         `ranks` maps module paths, see `target_shapes`, to ranks. `scale` multiplies
         every update: alpha / rank, of all modules or by path. With `checkpointed`, each
         layer is computed again for its gradient, which takes time and saves memory.
-        Raises ConfigError for a module that the model does not have.
+        `dropout` is the share of A's inputs that is dropped in training mode; see
+        `draw_dropout`. Raises ConfigError for a module that the model does not have.
         """
         super().__init__()
         self.updates: dict[str, dict[str, mx.array]] = {}
@@ -64,6 +68,9 @@ class TrainableUpdates(nn.Module):
             path: scale[path] if isinstance(scale, Mapping) else scale for path in ranks
         }
         self.checkpointed = checkpointed
+        self._seed = seed
+        self._rate = dropout
+        self._drawn = (0, 0)
         shapes = target_shapes(config)
         for path in ranks:
             if path not in shapes:
@@ -78,38 +85,28 @@ class TrainableUpdates(nn.Module):
             }
         mx.eval(self.parameters())
 
-    def low_rank(self) -> dict[str, LowRank]:
-        """Return the updates by module path, the scale multiplied into B."""
+    def draw_dropout(self, step: int, batch: int = 0) -> None:
+        """Let the next passes drop the values of this step and batch."""
+        self._drawn = (step, batch)
+
+    @property
+    def dropout(self) -> Dropout | None:
+        """The dropout of the next pass; None without one, and in evaluation mode."""
+        if not self._rate or not self.training:
+            return None
+        return Dropout(self._rate, (self._seed % 2**64, *self._drawn))
+
+    def low_rank(self, paths: Collection[str] | None = None) -> dict[str, LowRank]:
+        """Return the updates by module path, the scale multiplied into B.
+
+        `paths` are those of interest, by default all.
+        """
         found = {}
         for name, pair in self.updates.items():
             path = name.replace(SEPARATOR, ".")
-            found[path] = LowRank(pair["a"], pair["b"] * self._scales[path])
+            if paths is None or path in paths:
+                found[path] = LowRank(pair["a"], pair["b"] * self._scales[path])
         return found
-
-    def load_low_rank(self, updates: Mapping[str, LowRank]) -> None:
-        """Continue from updates of the same modules and ranks. Raises ConfigError."""
-        found = {
-            path: (update.a.shape, update.b.shape) for path, update in updates.items()
-        }
-        own = {
-            path: (update.a.shape, update.b.shape)
-            for path, update in self.low_rank().items()
-        }
-        if found != own:
-            differing = sorted(
-                path
-                for path in found.keys() | own.keys()
-                if found.get(path) != own.get(path)
-            )
-            raise ConfigError(
-                f"the adapter differs from what is trained, first in `{differing[0]}`: "
-                "choose the targets and ranks that it was trained with"
-            )
-        for path, update in updates.items():
-            pair = self.updates[path.replace(".", SEPARATOR)]
-            pair["a"] = update.a.astype(mx.float32)
-            pair["b"] = update.b.astype(mx.float32) / self._scales[path]
-        mx.eval(self.parameters())
 
     def to_adapter(self, name: str, *, base: str = "") -> Adapter:
         """Return the updates as they are now; `base` identifies the base model."""
@@ -125,6 +122,7 @@ class TrainableUpdates(nn.Module):
         """
 
         @mx.checkpoint
+        @as_now
         def run(parameters: Any, *arrays: mx.array) -> mx.array:
             before = self.trainable_parameters()
             self.update(parameters)
@@ -188,6 +186,10 @@ class AttachedUpdates:
     def checkpointed(self) -> bool:
         return self._source.checkpointed and self._source.training
 
+    @property
+    def dropout(self) -> Dropout | None:
+        return self._source.dropout
+
     def layers(self) -> dict[int, dict[str, SlotUpdates]]:
         source = self._source
         arranged = arrange_updates(source.low_rank(), source.config, self._structure)
@@ -195,3 +197,7 @@ class AttachedUpdates:
             layer: {name: SlotUpdates((None, one)) for name, one in modules.items()}
             for layer, modules in arranged.items()
         }
+
+    def top(self) -> dict[str, SlotUpdates]:
+        found = self._source.low_rank((LM_HEAD_MODULE,))
+        return {name: SlotUpdates((None, one)) for name, one in found.items()}

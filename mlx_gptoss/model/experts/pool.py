@@ -17,7 +17,7 @@ import numpy as np
 from mlx_gptoss.format.config import Quantization
 from mlx_gptoss.format.dtypes import RAW_DTYPES, cast
 from mlx_gptoss.model.buffers import empty
-from mlx_gptoss.model.experts.resident import WORD_BITS, Projection
+from mlx_gptoss.model.experts.projection import WORD_BITS, Projection
 from mlx_gptoss.model.experts.slots import Slots
 
 

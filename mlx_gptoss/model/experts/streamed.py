@@ -24,9 +24,10 @@ from mlx_gptoss.format.layout import Structure
 from mlx_gptoss.model.adapters.experts import ExpertUpdates
 from mlx_gptoss.model.device import use_gpu_paths
 from mlx_gptoss.model.experts.pool import PooledProjection
+from mlx_gptoss.model.experts.projection import Projection
 from mlx_gptoss.model.experts.reader import ExpertReader, PendingReads, ReadRange
 from mlx_gptoss.model.experts.records import ExpertRecords
-from mlx_gptoss.model.experts.resident import SORT_MIN_ROWS, Experts, Projection
+from mlx_gptoss.model.experts.resident import SORT_MIN_ROWS, Experts
 from mlx_gptoss.model.experts.slots import Slots
 from mlx_gptoss.model.experts.statistics import LayerStatistics
 

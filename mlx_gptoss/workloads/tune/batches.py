@@ -37,6 +37,33 @@ class PackedTokens:
     segments: np.ndarray
     lengths: tuple[int, ...]
 
+    def halves(self) -> tuple["PackedTokens", "PackedTokens"]:
+        """Divide two or more documents into two parts of about as many tokens.
+
+        The longest are dealt out first, each to the smaller part.
+        """
+        assert len(self.lengths) > 1, f"{self.lengths=}"
+        parts: tuple[list[int], list[int]] = ([], [])
+        totals = [0, 0]
+        for number in sorted(range(len(self.lengths)), key=lambda n: -self.lengths[n]):
+            smaller = int(totals[1] < totals[0])
+            parts[smaller].append(number)
+            totals[smaller] += self.lengths[number]
+        return self.select(sorted(parts[0])), self.select(sorted(parts[1]))
+
+    def select(self, numbers: Sequence[int]) -> "PackedTokens":
+        """Return some of the documents, given by number, in order."""
+        own = np.isin(self.segments, numbers)
+        lengths = tuple(self.lengths[number] for number in numbers)
+        return PackedTokens(
+            inputs=self.inputs[own],
+            targets=self.targets[own],
+            learned=self.learned[own],
+            positions=self.positions[own],
+            segments=np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
+            lengths=lengths,
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingBatch:

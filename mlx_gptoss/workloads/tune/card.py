@@ -21,6 +21,7 @@ Made by `{made_with}`: LoRA of rank {rank}, scaled by {scale:g}, on {targets}.
 | validation loss | {loss} |
 | learning rate | {rate:g}, warm-up and cosine |
 | batch | {batch:,} tokens x {accumulate}, AdamW, clipped at {clip:g} |
+| dropout | {dropout:g} |
 | seed | {seed} |
 
     mlx-gptoss chat -m {model} -a FOLDER
@@ -50,5 +51,6 @@ def adapter_card(record: RunRecord, state: RunState) -> str:
         batch=options["batch_tokens"],
         accumulate=options["accumulate"],
         clip=options["clip"],
+        dropout=options["dropout"],
         seed=options["seed"],
     )

@@ -8,7 +8,7 @@ trained is the same, because decoding is what the loops do, too.
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_gptoss.model.experts.resident import Projection
+from mlx_gptoss.model.experts.projection import Projection
 from mlx_gptoss.model.gpt_oss import Block, GptOss
 
 

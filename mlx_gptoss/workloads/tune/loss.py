@@ -11,12 +11,20 @@ import numpy as np
 
 from mlx_gptoss.model.adapters.arrange import LM_HEAD_MODULE
 from mlx_gptoss.model.adapters.trainable import TrainableUpdates
+from mlx_gptoss.model.device import (
+    as_now,
+    computing_halves,
+    second_stream,
+    second_stream_is_free,
+)
 from mlx_gptoss.model.gpt_oss import GptOss
 from mlx_gptoss.workloads.tune.batches import PackedTokens
 
 # Logits computed at once; those of more tokens are computed in parts, and again for
 # the gradient, because a vocabulary of 200,000 makes them larger than all activations.
 MOST_LOGIT_BYTES = 256 * 2**20
+
+HALVES_MIN_TOKENS = 64  # of a batch whose halves are computed on two streams
 
 Function = Callable[..., mx.array]
 
@@ -38,7 +46,33 @@ def batch_loss(
 
     updates: those in training, which the model applies; or adapters: the slot of all
         rows. limit: tokens whose logits are computed at once.
+
+    A CPU stream of MLX is one thread, so in training half of the documents are computed
+    on a second stream, with their gradients.
     """
+    limit = limit or tokens_at_once(model.config.vocab_size)
+    if streams_of(model, batch) == 1:
+        return _packed_loss(model, batch, updates, adapters, limit)
+    (first, second), limit = batch.halves(), max(1, limit // 2)
+    with computing_halves():
+        with mx.stream(second_stream()):
+            other = _packed_loss(model, second, updates, adapters, limit)
+        return _packed_loss(model, first, updates, adapters, limit) + other
+
+
+def streams_of(model: GptOss, batch: PackedTokens) -> int:
+    """Return on how many streams the loss of a batch is computed."""
+    enough = len(batch.lengths) > 1 and len(batch.inputs) >= HALVES_MIN_TOKENS
+    return 2 if enough and model.training and second_stream_is_free() else 1
+
+
+def _packed_loss(
+    model: GptOss,
+    batch: PackedTokens,
+    updates: TrainableUpdates | None,
+    adapters: Sequence[int] | None,
+    limit: int,
+) -> mx.array:
     if not batch.learned.any():
         return mx.array(0.0)
     ids = mx.array(batch.inputs)[None]
@@ -46,7 +80,6 @@ def batch_loss(
     positions = np.flatnonzero(batch.learned)
     hidden = hidden[0, mx.array(positions)]  # (n, M)
     targets = mx.array(batch.targets[positions])
-    limit = limit or tokens_at_once(model.config.vocab_size)
 
     def head(hidden: mx.array) -> mx.array:
         return model.logits(hidden[None], adapters=adapters)[0]
@@ -89,7 +122,7 @@ def loss_in_parts(
     n = len(targets)
     if n <= limit:
         return part(hidden, targets)
-    part_again = recompute(part)
+    part_again = recompute(as_now(part))
     sums = [
         part_again(hidden[start : start + limit], targets[start : start + limit])
         for start in range(0, n, limit)

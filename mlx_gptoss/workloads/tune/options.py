@@ -39,7 +39,9 @@ class TuneOptions:
         to `final_rate` of the peak.
     warmup: None means a tenth of all steps.
     clip: most norm of the gradient over all parameters; 0 does not clip.
-    seed: of the first weights and of the order of the examples.
+    dropout: share of the values that an update's A multiplies which is dropped, in
+        training only; the others are scaled by 1 / (1 - dropout).
+    seed: of the first weights, of the order of the examples, and of what is dropped.
     checkpointing: compute each layer again for its gradient instead of keeping its
         activations; `auto` does so if they would not fit.
     decode: keep quantized weights decoded to float32; `auto` does so on a CPU if they
@@ -64,6 +66,7 @@ class TuneOptions:
     warmup: int | None = None
     weight_decay: float = 0.01
     clip: float = 1.0
+    dropout: float = 0.0
     seed: int = 0
     checkpointing: str = AUTO
     decode: str = AUTO
@@ -91,6 +94,10 @@ class TuneOptions:
         for name in ("warmup", "clip", "weight_decay"):
             if (getattr(self, name) or 0) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}: use 0 or more")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(
+                f"dropout is {self.dropout}: use a share from 0 to below 1"
+            )
 
     @property
     def scale(self) -> float:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+import mlx.core as mx
+
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.format.layout import EMBEDDING
 from mlx_gptoss.format.layout import EXPERTS as EXPERTS_PART
@@ -21,6 +23,8 @@ from mlx_gptoss.memory.training import (
     require_training_fit,
 )
 from mlx_gptoss.model.adapters.adapter import target_shapes
+from mlx_gptoss.model.experts.blocks import rows_of_block
+from mlx_gptoss.model.linear import DEQUANTIZE_MIN_ROWS, should_dequantize
 from mlx_gptoss.workloads.tune.loss import tokens_at_once
 from mlx_gptoss.workloads.tune.options import (
     ALL,
@@ -51,12 +55,14 @@ class TunePlanner:
 
     can_decode: whether weights are quantized, and decoded ones would be multiplied by
         an optimized BLAS.
+    fast_blas: whether float32 is multiplied by one, on a CPU: see `multiplies_fast`.
     """
 
     model: PlannedModel
     options: TuneOptions
     budget: Budget
     can_decode: bool = False
+    fast_blas: bool = False
 
     def plan(self, sizes: Iterable[BatchSize]) -> TrainingPlan:
         """Return the first plan that fits the largest of some batches, else the last.
@@ -97,9 +103,11 @@ class TunePlanner:
             rank=options.rank,
             attention=ATTENTION in options.targets,
             experts=EXPERTS in options.targets,
+            dropout=options.dropout > 0,
         )
 
     def _planned(self, load: TrainingLoad) -> TrainingPlan:
+        load = self._with_products(load)
         parts = self.model.bytes_by_part
         weights = sum(parts.values())
         if load.decoded:
@@ -111,6 +119,18 @@ class TunePlanner:
             self.budget,
             float_bytes=self.model.float_bytes,
             logits_at_once=tokens_at_once(self.model.config.vocab_size),
+        )
+
+    def _with_products(self, load: TrainingLoad) -> TrainingLoad:
+        """Add how the experts of a load are multiplied: see `Experts`."""
+        config = self.model.config
+        E = config.num_local_experts
+        rows = load.tokens * config.num_experts_per_tok
+        fast = self.fast_blas and rows // E >= DEQUANTIZE_MIN_ROWS
+        return replace(
+            load,
+            decoded_again=fast and self.can_decode and not load.decoded,
+            rows_of_block=rows_of_block(rows, E) if fast else 1,
         )
 
     def _advice(self, plan: TrainingPlan) -> str:
@@ -154,6 +174,11 @@ class TunePlanner:
         )
 
 
+def multiplies_fast(dtype: mx.Dtype) -> bool:
+    """Return whether an optimized BLAS multiplies matrices of this dtype, on a CPU."""
+    return should_dequantize(DEQUANTIZE_MIN_ROWS, dtype)
+
+
 @dataclass(frozen=True)
 class TuneForecast:
     """What training some weights takes, in one way of computing."""
@@ -191,7 +216,9 @@ def forecast_tuning(
     found = []
     for target, decode, again in product(FORECAST, decoding, (OFF, ON)):
         own = replace(options, target=(target,), decode=decode, checkpointing=again)
-        planner = TunePlanner(model, own, budget, can_decode=can_decode)
+        planner = TunePlanner(
+            model, own, budget, can_decode=can_decode, fast_blas=can_decode
+        )
         found.append(TuneForecast(target, planner.plan([size])))
     return found
 

@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
@@ -22,13 +21,11 @@ from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory import Budget, device_budget, limit_budget
 from mlx_gptoss.memory.plan import AUTO, RESIDENT
 from mlx_gptoss.memory.training import TrainingPlan
-from mlx_gptoss.model.blas import preload_blas
-from mlx_gptoss.model.device import use_gpu_paths
 from mlx_gptoss.workloads.tune.batches import TrainingBatches
 from mlx_gptoss.workloads.tune.corpus import TuneCorpus
 from mlx_gptoss.workloads.tune.folder import resume_folder
 from mlx_gptoss.workloads.tune.options import TuneOptions
-from mlx_gptoss.workloads.tune.planning import BatchSize, TunePlanner
+from mlx_gptoss.workloads.tune.planning import BatchSize, TunePlanner, multiplies_fast
 from mlx_gptoss.workloads.tune.run_record import RunRecord
 from mlx_gptoss.workloads.tune.saved_state import SavedTraining
 from mlx_gptoss.workloads.tune.settings import CorpusSettings
@@ -147,14 +144,13 @@ def make_planner(
     """Make the planner of a checkpoint."""
     dtype = request.load_options.compute_dtype
     model = describe_checkpoint(checkpoint, dtype.size, request.model)
+    fast = multiplies_fast(dtype)
     return TunePlanner(
         model,
         request.options,
         limit_budget(budget, request.load_options.memory),
-        can_decode=bool(checkpoint.structure.quantization)
-        and dtype == mx.float32
-        and not use_gpu_paths()
-        and preload_blas().optimized,
+        can_decode=fast and bool(checkpoint.structure.quantization),
+        fast_blas=fast,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.files import write
+from mlx_gptoss.workloads.tune.options import TuneOptions
 
 RECORD_FILE = "tune.json"
 MAY_CHANGE = ("save_every", "patience")  # when a run goes on
@@ -50,8 +51,12 @@ class RunRecord:
                     f"`{theirs[name]}`: go on with the same, or start in another folder"
                 )
 
+    def _options(self) -> dict[str, Any]:
+        """Return all options; an older run has the defaults of those added since."""
+        return TuneOptions.from_json(self.options).as_json()
+
     def _decisive(self) -> dict[str, Any]:
-        options = {k: v for k, v in self.options.items() if k not in MAY_CHANGE}
+        options = {k: v for k, v in self._options().items() if k not in MAY_CHANGE}
         return options | {
             "model digest": self.model_digest,
             "data digest": self.data_digest,

@@ -83,6 +83,7 @@ def _train(
         scale=options.scale,
         seed=options.seed,
         checkpointed=prepared.plan.load.checkpointed,
+        dropout=options.dropout,
     )
     with updates.attached(model):
         trainer = Trainer(

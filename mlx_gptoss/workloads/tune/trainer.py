@@ -14,9 +14,10 @@ import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_map, tree_map_with_path
 
 from mlx_gptoss.model.adapters.trainable import TrainableUpdates
+from mlx_gptoss.model.blas import sharing_threads
 from mlx_gptoss.model.gpt_oss import GptOss
 from mlx_gptoss.workloads.tune.batches import PackedTokens
-from mlx_gptoss.workloads.tune.loss import batch_loss, learned_tokens
+from mlx_gptoss.workloads.tune.loss import batch_loss, learned_tokens, streams_of
 
 Arrays = Mapping[str, mx.array]
 
@@ -59,46 +60,66 @@ class Trainer:
         )
         self._optimizer.init(updates.trainable_parameters())
 
-    def gradient(self, batches: Sequence[PackedTokens]) -> tuple[float, Any]:
+    def gradient(self, batches: Sequence[PackedTokens]) -> tuple[mx.array, Any]:
         """Return the loss per learned token of all batches together, and its gradient.
 
-        Peak: the activations of the largest batch, and the gradient twice.
+        Lazy in the last batch. Peak: the activations of the largest batch, and the
+        gradient twice.
         """
-        total, gradient = 0.0, None
-        for batch in batches:
+        total, gradient = mx.array(0.0), None
+        step = int(self._optimizer.step.item())  # pyright: ignore
+        for number, batch in enumerate(batches):
+            if gradient is not None:
+                mx.eval(total, gradient)  # so that one batch's activations are held
+            self.updates.draw_dropout(step, number)
             summed, one = self._gradient(batch)
+            total = total + summed
             gradient = one if gradient is None else tree_map(mx.add, gradient, one)
-            mx.eval(summed, gradient)  # so that one batch's activations are held
-            total += float(summed.item())  # pyright: ignore
-        learned = sum(map(learned_tokens, batches))
+        learned = max(1, sum(map(learned_tokens, batches)))
         return total / learned, tree_map(lambda x: x / learned, gradient)
 
     def step(
         self, batches: Sequence[PackedTokens], learning_rate: float
     ) -> OptimizerStep:
-        """Make one step on accumulated batches; nothing changes if it is not finite."""
+        """Make one step on accumulated batches; nothing changes if it is not finite.
+
+        All of it is evaluated at once.
+        """
+        streams = max(streams_of(self._model, batch) for batch in batches)
+        with sharing_threads(streams):
+            return self._step(batches, learning_rate)
+
+    def _step(
+        self, batches: Sequence[PackedTokens], learning_rate: float
+    ) -> OptimizerStep:
         loss, gradient = self.gradient(batches)
         gradient, norm = optim.clip_grad_norm(gradient, self.clip or float("inf"))
+        before = self.updates.trainable_parameters(), tree_map(_same, self._state)
+        self._optimizer.learning_rate = learning_rate
+        self._optimizer.update(self.updates, gradient)
+        del gradient  # lazy: what is held here would be held until the end
+        mx.eval(loss, norm, self.updates.parameters(), self._state)
         result = OptimizerStep(
-            loss=loss,
+            loss=float(loss.item()),  # pyright: ignore
             gradient_norm=float(norm.item()),  # pyright: ignore
             tokens=sum(len(batch.inputs) for batch in batches),
             learned=sum(map(learned_tokens, batches)),
         )
-        if result.finite:
-            self._optimizer.learning_rate = learning_rate
-            self._optimizer.update(self.updates, gradient)
-            mx.eval(self.updates.parameters(), self._optimizer.state)
+        if not result.finite:
+            self.updates.update(before[0])
+            self._optimizer.state = before[1]
         return result
 
     def evaluate(self, batches: Iterable[PackedTokens]) -> float:
         """Return the loss per learned token."""
         total = learned = 0.0
         self._model.eval()  # has no gradient, and is faster
+        self.updates.eval()
         for batch in batches:
             total += float(self._loss(batch).item())  # pyright: ignore
             learned += learned_tokens(batch)
         self._model.train()
+        self.updates.train()
         return total / learned
 
     def _loss(self, batch: PackedTokens) -> mx.array:
@@ -112,17 +133,25 @@ class Trainer:
     @property
     def optimizer_state(self) -> Arrays:
         """The state of the optimizer by name."""
-        return dict(tree_flatten(self._optimizer.state))
+        return dict(tree_flatten(self._state))
+
+    @property
+    def _state(self) -> dict[str, Any]:
+        return dict(self._optimizer.state)
 
     def restore(self, trained: Arrays, optimizer: Arrays) -> None:
         """Go on from saved arrays. Raises KeyError for one that is missing."""
         own = self.updates.trainable_parameters()
         self.updates.update(tree_map_with_path(partial(_saved, trained), own))
-        state = tree_map_with_path(
-            partial(_saved, optimizer), dict(self._optimizer.state)
+        self._optimizer.state = tree_map_with_path(
+            partial(_saved, optimizer), self._state
         )
-        self._optimizer.state = state
 
 
 def _saved(arrays: Arrays, name: str, _: mx.array) -> mx.array:
     return arrays[name]
+
+
+def _same(array: mx.array) -> mx.array:
+    """Return an array as it is: `tree_map` makes new dictionaries of the same."""
+    return array
