@@ -1,5 +1,13 @@
 """Run OpenAI's gpt-oss on a Mac: load, generate, chat.
 
+    from mlx_gptoss import Chat, load
+
+    with load("demo") as runtime:                   # or "openai/gpt-oss-20b"
+        print(Chat(runtime).ask("What is 417 + 285?").answer)
+
+`help(mlx_gptoss.Chat)` says how to stream, call tools, and limit an answer; AsyncChat
+is for event loops, `answer_all` for many prompts at once, `Runtime` for token ids.
+
 The public names below are imported on first use, so that importing a light
 module (errors, config, harmony) does not start MLX, and so that the command is soon
 where a Ctrl-C ends it without a trace (see `__main__.py`). The one exception to "no

@@ -20,6 +20,7 @@ from mlx_gptoss.harmony.constrain.answer_format import AnswerFormat, FormatKind
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 
 OPENAI_TYPES = ("text", "json_object", *get_args(FormatKind))  # of a response_format
+ADVICE = "give a type that pydantic knows, a JSON schema, or an AnswerFormat"
 MAX_SHOWN = 200  # characters of an answer in an error
 NOT_A_NAME = re.compile(r"\W+")
 
@@ -95,13 +96,16 @@ def _of_type(given: Any) -> ReplyFormat:
     import pydantic  # noqa: PLC0415 - takes long to import, and few need it
 
     name = getattr(given, "__name__", None) or str(given)
+    if isinstance(given, str):  # pydantic would look for a type of this name
+        raise PromptError(f"`response_format` is {given!r}: {ADVICE}")
     try:
         adapter = pydantic.TypeAdapter(given)
         schema = _closed(adapter.json_schema())
     except (pydantic.PydanticUserError, TypeError) as error:
+        cause = str(error).splitlines()[0].partition(". Set ")[0]
         raise PromptError(
-            f"`response_format` is {given!r}, which has no JSON schema ({error}): give "
-            "a type that pydantic knows, a JSON schema, or an AnswerFormat"
+            f"`response_format` is {given!r}, which has no JSON schema ({cause}): "
+            f"{ADVICE}"
         ) from error
     enforced = replace(_of_schema(schema), name=NOT_A_NAME.sub("_", name).strip("_"))
     return ReplyFormat(enforced, adapter.validate_json, f"`{name}`")

@@ -14,7 +14,7 @@ from mlx_gptoss.chat.tools import (
     ToolSet,
     tools_by_name,
 )
-from mlx_gptoss.chat.tools.run import CallInterrupted, CallTimeout
+from mlx_gptoss.chat.tools.run import CallInterrupted
 from mlx_gptoss.chat.tools.tool import INTERRUPTED
 from mlx_gptoss.harmony.constrain.tool_constraints import (
     ToolConstraint,
@@ -75,16 +75,10 @@ class Toolbox:
         """The names of the built-in tools."""
         return [name for name, tool in self.tools.items() if tool.namespace]
 
-    def run(
-        self,
-        call: Call,
-        cancelled: Callable[[], bool],
-        time_left: float | None = None,
-    ) -> str | None:
+    def run(self, call: Call, cancelled: Callable[[], bool]) -> str | None:
         """Run an approved call and return its result, or the reason it was not run.
 
-        None if the tool has no function here: the caller has to answer the call. A tool
-        with a limit gets at most `time_left` seconds.
+        None if the tool has no function here: the caller has to answer the call.
         """
         if call.problem:
             return call.problem
@@ -92,15 +86,10 @@ class Toolbox:
         if tool is None:
             return None
         return self.approval.refusal(call.event) or tool.run(
-            call.arguments, seconds=self._limit(time_left), cancelled=cancelled
+            call.arguments, seconds=self.seconds, cancelled=cancelled
         )
 
-    async def run_async(
-        self,
-        call: Call,
-        cancelled: Callable[[], bool],
-        time_left: float | None = None,
-    ) -> str | None:
+    async def run_async(self, call: Call, cancelled: Callable[[], bool]) -> str | None:
         """Do what `run` does, without blocking the running event loop."""
         if call.problem:
             return call.problem
@@ -108,21 +97,14 @@ class Toolbox:
         if tool is None:
             return None
         try:
-            refusal = await self.approval.refusal_async(
-                call.event, seconds=time_left, cancelled=cancelled
-            )
-        except (CallInterrupted, CallTimeout):
+            refusal = await self.approval.refusal_async(call.event, cancelled)
+        except CallInterrupted:
             return INTERRUPTED
         return refusal or await tool.run_async(
-            call.arguments, seconds=self._limit(time_left), cancelled=cancelled
+            call.arguments, seconds=self.seconds, cancelled=cancelled
         )
 
     def _runnable(self, call: Call) -> Tool | None:
         """Return the tool of a call if it has a function here."""
         tool = self.tools.get(call.name)
         return None if tool is None or tool.function is None else tool
-
-    def _limit(self, time_left: float | None) -> float | None:
-        if self.seconds is None or time_left is None:
-            return self.seconds
-        return min(self.seconds, time_left)

@@ -149,13 +149,15 @@ class CallRun:
 
     def run(self, limit: TimeLimit) -> str | None:
         limit.check()
-        return self._toolbox.run(self._call, self._cancelled.is_set, limit.left)
+        return self._toolbox.run(self._call, self._ended(limit))
 
     async def run_async(self, limit: TimeLimit) -> str | None:
         limit.check()
-        return await self._toolbox.run_async(
-            self._call, self._cancelled.is_set, limit.left
-        )
+        return await self._toolbox.run_async(self._call, self._ended(limit))
 
     async def release(self) -> None:
         """Do nothing: a call that was left ends without a listener."""
+
+    def _ended(self, limit: TimeLimit) -> Callable[[], bool]:
+        """Return whether the result is no longer awaited, as a function."""
+        return lambda: self._cancelled.is_set() or limit.left == 0

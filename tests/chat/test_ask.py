@@ -160,11 +160,14 @@ def test_an_answer_without_its_format_is_an_error_with_the_reply() -> None:
     assert cut.value.reply.finish_reason == "length"
 
 
+NO_FORMAT = r"^`response_format` is [^\n]*: give a type that pydantic knows, [^\n]*$"
+
+
 @pytest.mark.parametrize("given", [7, Callable[[], int], "json", object()])
 def test_what_is_no_format_is_refused_before_anything_runs(given: Any) -> None:
     with answering() as runtime:
         chat = start(runtime)
-        with pytest.raises(PromptError, match=r"`response_format` is .* JSON schema"):
+        with pytest.raises(PromptError, match=NO_FORMAT):
             chat.ask("hi", response_format=given)
     assert chat.messages == []
 
@@ -225,7 +228,7 @@ def test_a_tool_is_not_waited_for_beyond_the_time_of_the_turn() -> None:
         held.set()
 
     [call] = error.value.reply.calls
-    assert call.result is not None and "no result within" in call.result
+    assert call.result == "Error: the call was interrupted"
 
 
 @pytest.mark.parametrize("seconds", [0, -1, True, "5"])

@@ -79,22 +79,18 @@ class Approval:
         return None if allowed else REFUSED
 
     async def refusal_async(
-        self,
-        call: ToolCall,
-        *,
-        seconds: float | None = None,
-        cancelled: Callable[[], bool] = lambda: False,
+        self, call: ToolCall, cancelled: Callable[[], bool] = lambda: False
     ) -> str | None:
         """Return what `refusal` returns, without blocking the running event loop.
 
         An async `ask` runs in this loop, a plain one in a thread of its own. Raises
-        CallInterrupted once `cancelled()` is true, and CallTimeout after `seconds`.
+        CallInterrupted once `cancelled()` is true.
         """
         policy, ask = self.policy_of(call.name), self.ask
         if policy != "ask" or ask is None:
             return _refusal_of(policy, call)
         allowed = await run_in_loop(
-            lambda: ask(call), seconds, is_async=is_async(ask), cancelled=cancelled
+            lambda: ask(call), is_async=is_async(ask), cancelled=cancelled
         )
         return None if allowed else REFUSED
 
