@@ -24,6 +24,7 @@ from mlx_gptoss.chat.tools import ApprovalLike, Tool, ToolLike
 from mlx_gptoss.chat.transcript import Transcript
 from mlx_gptoss.chat.truncate import ERROR, OVERFLOWS
 from mlx_gptoss.chat.turns import Turns
+from mlx_gptoss.engine.outputs import Statistics
 from mlx_gptoss.engine.prompt_progress import OnPromptProgress
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
@@ -62,6 +63,7 @@ class BaseChat:
         on_change: Callable[[Self], Any] | None = None,
         on_progress: OnPromptProgress | None = None,
         adapter: str | EllipsisType | None = ...,
+        notes: Mapping[str, Any] | None = None,
     ) -> None:
         runtime.tokenizer.require_harmony()
         if overflow not in OVERFLOWS:
@@ -80,6 +82,7 @@ class BaseChat:
         self.overflow = overflow
         self.on_change = on_change
         self.on_progress = on_progress
+        self.notes: dict[str, Any] = dict(notes or {})
         self.transcript = Transcript()
         self._title: str | None = None
         self._turns = Turns(self)
@@ -174,6 +177,16 @@ class BaseChat:
         """The messages the model is shown, the system and developer messages first."""
         return [*opening_messages(self), *self.messages[self.forgotten :]]
 
+    @property
+    def queue_position(self) -> int:
+        """The place of the answer in the queue: 1 is next, 0 is not queued."""
+        return self._turns.queue_position
+
+    @property
+    def running_stats(self) -> Statistics | None:
+        """The statistics so far of the generation in progress; None between turns."""
+        return self._turns.running_stats
+
     def cancel(self) -> None:
         """End the answer in progress after its current token; from any thread.
 
@@ -221,7 +234,7 @@ class BaseChat:
             end = end_of_turn(transcript.messages, turn)
             if end < len(transcript.messages):
                 transcript.truncate(end)
-        other.transcript = transcript
+        other.transcript, other.notes = transcript, dict(self.notes)
         other._turns = Turns(other, self._turns.reasoning_tokens)
         other._new_id()
         return other
@@ -242,6 +255,7 @@ class BaseChat:
                 messages=tuple(self.messages),
                 waiting=tuple(self.transcript.waiting.values()),
                 adapter=self.adapter,
+                notes=self.notes,
             )
             return saved.to_json(chat)
 
@@ -255,6 +269,7 @@ class BaseChat:
         out. Raises PromptError for anything else.
         """
         read = saved.from_json(data)
+        options = {"notes": read.notes} | options
         if read.adapter in runtime.adapters:
             options = {"adapter": read.adapter} | options
         made = sum(message.is_call for message in read.messages)

@@ -66,8 +66,11 @@ class Chat(BaseChat):
     adapter: the name of the adapter that answers, None for the model without one; left
         out, it is the active one of the runtime (see `Runtime.use_adapter`).
 
-    `effort`, `system`, `params`, `constraints`, `adapter` and `title` may be changed
-    between turns. `messages` is the history, as a list of Message.
+    `notes` are JSON values that a program keeps with the chat: they are saved with it,
+    and the model is not shown them.
+
+    `effort`, `system`, `params`, `constraints`, `adapter`, `title` and `notes` may be
+    changed between turns. `messages` is the history, as a list of Message.
 
     One answer at a time: a second question meanwhile, or another thread, needs a Chat
     of its own (`branch` copies one).

@@ -9,7 +9,7 @@ version is refused by name. Knows nothing of models or files.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -29,9 +29,9 @@ from mlx_gptoss.chat.saved_messages import (
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.messages import Message, SystemContent
 
-FORMAT, VERSION = "mlx-gptoss chat", 3
-WITHOUT_ADAPTER = 2  # the version of chats without an adapter
-READABLE_VERSIONS = (1, WITHOUT_ADAPTER, VERSION)  # 1 does not say how turns ended
+FORMAT, VERSION = "mlx-gptoss chat", 4
+PLAIN, WITH_ADAPTER = 2, 3  # the versions of chats without notes
+READABLE_VERSIONS = (1, PLAIN, WITH_ADAPTER, VERSION)  # 1 does not say how turns ended
 ADVICE = "give the value of `Chat.to_json`"
 
 CHAT_FIELDS: Fields = {
@@ -49,14 +49,18 @@ CHAT_FIELDS: Fields = {
     "messages": (list,),
     "waiting": (list,),
 }
-ADAPTER_FIELD: Fields = {"adapter": (str,)}  # since version 3
+LATER_FIELDS: dict[int, Fields] = {  # of a version, beside CHAT_FIELDS
+    WITH_ADAPTER: {"adapter": (str,)},
+    VERSION: {"adapter": OPTIONAL_TEXT, "notes": (dict,)},
+}
 
 
 @dataclass(frozen=True)
 class SavedChat:
     """The content of a saved chat. Times have a zone; `title` None was not set.
 
-    `adapter` is the name of the adapter that answers, None if there is none.
+    `adapter` is the name of the adapter that answers, None if there is none; `notes`
+    are JSON values that a program keeps with the chat.
     """
 
     id: str
@@ -71,6 +75,7 @@ class SavedChat:
     messages: tuple[Message, ...]
     waiting: tuple[Call, ...]
     adapter: str | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -85,16 +90,20 @@ class SavedChat:
 
 def to_json(chat: SavedChat) -> dict[str, Any]:
     """Return JSON values, ready for `json.dumps`."""
-    adapter = {} if chat.adapter is None else {"adapter": chat.adapter}
+    version, later = PLAIN, dict[str, Any]()
+    if chat.notes:
+        version, later = VERSION, {"adapter": chat.adapter, "notes": dict(chat.notes)}
+    elif chat.adapter is not None:
+        version, later = WITH_ADAPTER, {"adapter": chat.adapter}
     return {
         "format": FORMAT,
-        "version": VERSION if adapter else WITHOUT_ADAPTER,
+        "version": version,
         "id": chat.id,
         "title": chat.title,
         "created": chat.created.isoformat(),
         "updated": chat.updated.isoformat(),
         **chat.settings,
-        **adapter,
+        **later,
         "forgotten": chat.forgotten,
         "messages": [message_to_json(message) for message in chat.messages],
         "waiting": calls_to_json(chat.waiting, count_trailing_results(chat.messages)),
@@ -120,8 +129,8 @@ def _read(data: Any) -> SavedChat:
                 "this chat was saved by a newer mlx-gptoss (format "
                 f"{version}, this one reads {VERSION}): update it"
             )
-    adapter = ADAPTER_FIELD if version == VERSION else {}
-    known = {**CHAT_FIELDS, **adapter}
+    later = LATER_FIELDS.get(version, {}) if isinstance(version, int) else {}
+    known = {**CHAT_FIELDS, **later}
     fields = checked_fields(data, "it", known)
     if fields["format"] != FORMAT or fields["version"] not in READABLE_VERSIONS:
         raise InvalidSavedChat(f"`format` is `{fields['format']}` {fields['version']}")
@@ -148,6 +157,7 @@ def _read(data: Any) -> SavedChat:
         messages=tuple(messages),
         waiting=tuple(calls),
         adapter=fields.get("adapter"),
+        notes=fields.get("notes", {}),
     )
 
 

@@ -60,7 +60,20 @@ class Turns:
         self._chat = chat
         self._turn = 0  # the number of the current turn
         self._guide: Guide | None = None  # of the generation in progress
+        self._stream: Stream | None = None  # the generation in progress
         self._cancelled = threading.Event()
+
+    @property
+    def queue_position(self) -> int:
+        """The place of the generation in progress in the queue; 0 is not queued."""
+        stream = self._stream
+        return 0 if stream is None else stream.queue_position
+
+    @property
+    def running_stats(self) -> Statistics | None:
+        """The statistics so far of the generation in progress, if any."""
+        stream = self._stream
+        return None if stream is None else stream.stats
 
     def begin(self) -> None:
         """Begin a turn; results for earlier ones are refused from now on."""
@@ -241,13 +254,14 @@ class Turns:
             next_id=calls.next_id,
         )
         answer = AnswerParser(parser, chat.constraints.stop)
-        next_step = NextStep(stream)
+        next_step, self._stream = NextStep(stream), stream
         try:
             while not answer.stopped and (step := (yield next_step)) is not None:
                 yield from self._record(answer.feed(step.token))
             yield from self._record(answer.finish())
         finally:  # also when the caller closed the iterator: keep what was generated
             stream.close()
+            self._stream = None
             self._record(answer.finish())
             self.reasoning_tokens += self._guide.reasoning_tokens if self._guide else 0
             stats = answer.with_stop_string(stream.stats)

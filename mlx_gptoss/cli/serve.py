@@ -22,12 +22,13 @@ from mlx_gptoss.cli.serve_setup import (
 )
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.storage_options import is_private, keeps_prompts
+from mlx_gptoss.cli.tool_options import ToolOptions, takes_tools
+from mlx_gptoss.cli.web_page import STORE, open_page, served_source, show_link
 from mlx_gptoss.files import config_folder
 
 if TYPE_CHECKING:
     from mlx_gptoss.engine.load_options import LoadOptions
 
-STORE = "server"
 OWNER_ONLY = 0o077  # what is taken from others of every file that is made
 
 
@@ -36,15 +37,24 @@ OWNER_ONLY = 0o077  # what is taken from others of every file that is made
 @takes_load_options
 @adapter_option
 @keeps_prompts
+@takes_tools
 @pass_services
 def serve(
-    services: Services, options: "LoadOptions", models: tuple[str, ...], **given: Any
+    services: Services,
+    options: "LoadOptions",
+    models: tuple[str, ...],
+    tool_options: ToolOptions,
+    browse: bool,
+    **given: Any,
 ) -> None:
-    """Serve OpenAI's API to programs on this machine.
+    """Serve OpenAI's API to programs on this machine, and a page to chat in.
 
-    A request chooses an adapter by the name of the model: MODEL:ADAPTER.
+    A request chooses an adapter by the name of the model: MODEL:ADAPTER. The page is
+    at the link that is printed; its conversations are those of `mlx-gptoss chat`, and
+    only they have the tools of --tools and --mcp.
 
     \b
+    mlx-gptoss serve --open
     mlx-gptoss serve -m openai/gpt-oss-20b
     mlx-gptoss serve -m openai/gpt-oss-20b -a french=./adapters/fr
     curl localhost:8080/v1/models
@@ -55,7 +65,8 @@ def serve(
     from mlx_gptoss.server.process import listen, listening_url, serve
     from mlx_gptoss.server.running import registered
 
-    if is_private() or given["no_store"]:  # neither answers nor prompts
+    private = is_private() or given["no_store"]
+    if private:  # neither answers nor prompts
         given["no_store"], options = True, replace(options, cache=None)
     batch = batch_limits(given["parallel"], given["queue"])
     options = replace(options, harmony=True, batch=batch)
@@ -74,11 +85,25 @@ def serve(
     if not given["lazy"]:
         served.adopt(first.name, first.load())
     ready = {"token": settings.api_key, "model": first.name}
-    app = create_app(served, settings)
     again = served.refresh_adapters if given["adapter_folder"] else None
-    drain = app.state.service.drain
-    with registered(listening_url(listening), [one.name for one in sources]):
-        ended_by = serve(app, listening, place, ready, drain, on_hangup=again)
+    others = replace(options, adapters=())  # adapters belong to the first model
+    with (
+        open_page(
+            services,
+            served,
+            options,
+            tool_options,
+            served_source(services, others, given["adapter_folder"]),
+            private=private,
+            params=settings.sampling,
+        ) as page,
+        registered(listening_url(listening), [one.name for one in sources]),
+    ):
+        app = create_app(served, settings, page)
+        drain, shown = app.state.service.drain, show_link(page, browse=browse)
+        ended_by = serve(
+            app, listening, place, ready, drain, on_hangup=again, on_ready=shown
+        )
     click.get_current_context().exit(INTERRUPTED if ended_by == signal.SIGINT else 0)
 
 

@@ -43,6 +43,9 @@ LISTEN_OPTIONS = (
         help="Write url, token, pid and model to this file once the server is ready",
     ),
     click.option(
+        "--open", "browse", is_flag=True, help="Open the chat page in the browser"
+    ),
+    click.option(
         "--exit-with-parent",
         is_flag=True,
         help="Exit when the process that started this one exits",

@@ -8,7 +8,7 @@ show at once, and end with the conversation.
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlx_gptoss.chat.tools import Approval, ToolLike
     from mlx_gptoss.chat.tools.approval import AskUser
     from mlx_gptoss.chat.tools.browser import Browser
+    from mlx_gptoss.chat.tools.mcp import McpServers
 
 PYTHON, BROWSER = "python", "browser"
 BETWEEN_TOOLS = re.compile(rf",(?={PYTHON}\b|{BROWSER}\b)")  # a path may have commas
@@ -104,28 +105,39 @@ def open_tools(
     machines. Raises click.BadParameter for wrong options, and ToolError for a tool
     that cannot start.
     """
-    check_offline = _refuse_network if offline else _take_all
     found = OpenTools([], read_approval(options.approve, ask), ask)
     with ExitStack() as stack:
-        for name, target in _named(options.tools):
+        for name, target in named_tools(options.tools):
             if name == PYTHON:
                 from mlx_gptoss.chat.tools.notebook import Notebook
 
                 found.tools.append(stack.enter_context(Notebook()))
             else:
-                found.browser = _browser(target, check_offline)
+                found.browser = open_browser_tool(target, offline=offline)
                 found.tools.append(found.browser)
-        if options.mcp:
-            from mlx_gptoss.chat.tools.mcp import McpServers, read_servers
-
-            servers = [one for path in options.mcp for one in read_servers(path)]
-            for one in servers:
-                check_offline(one.url, "--mcp")
-            started = stack.enter_context(McpServers.start(servers))
-            for line in started.left_out:
-                note(f"({line})")
+        for _, started in start_mcp(options.mcp, stack, offline=offline):
             found.tools.append(started)
         yield found
+
+
+def start_mcp(
+    paths: Sequence[Path], stack: ExitStack, *, offline: bool
+) -> "list[tuple[str, McpServers]]":
+    """Start the MCP servers in these files, together; `stack` stops them.
+
+    Returns them under the names of the servers, joined.
+    """
+    if not paths:
+        return []
+    from mlx_gptoss.chat.tools.mcp import McpServers, read_servers
+
+    servers = [one for path in paths for one in read_servers(path)]
+    for one in servers:
+        _check_network(one.url, "--mcp", offline=offline)
+    started = stack.enter_context(McpServers.start(servers))
+    for line in started.left_out:
+        note(f"({line})")
+    return [(", ".join(one.name for one in servers) or "mcp", started)]
 
 
 def read_approval(given: tuple[str, ...], ask: "AskUser") -> "Approval":
@@ -159,7 +171,7 @@ def show_sources(browser: "Browser | None", answer: str) -> None:
         note(f"{mark} {CONTROL.sub('', one.address or one.title)}")
 
 
-def _named(given: tuple[str, ...]) -> list[tuple[str, str]]:
+def named_tools(given: tuple[str, ...]) -> list[tuple[str, str]]:
     """Split the lists into names and the values after `=`."""
     found: list[tuple[str, str]] = []
     for one in [part for text in given for part in BETWEEN_TOOLS.split(text)]:
@@ -178,27 +190,22 @@ def _named(given: tuple[str, ...]) -> list[tuple[str, str]]:
     return found
 
 
-def _browser(target: str, check_offline: "CheckUrl") -> "Browser":
+def open_browser_tool(target: str, *, offline: bool) -> "Browser":
+    """Open the `browser` tool of a folder, a configuration or a URL."""
     from mlx_gptoss.chat.tools.browser import Browser, Folders, SearchService
 
     is_url = target.startswith(("http://", "https://"))
     if is_url or (target.endswith(".json") and Path(target).is_file()):
         service = SearchService(target) if is_url else SearchService.read(target)
         for url in (service.search_url, service.open_url):
-            check_offline(url, "--tools")
+            _check_network(url, "--tools", offline=offline)
         return Browser(service)
     return Browser(Folders(*(target or ".").split(os.pathsep)))
 
 
-CheckUrl = Callable[[str | None, str], None]
-
-
-def _take_all(url: str | None, option: str) -> None:
-    """Allow any address: the user named it, and did not say --offline."""
-
-
-def _refuse_network(url: str | None, option: str) -> None:
-    if url is not None and urlsplit(url).hostname not in THIS_MACHINE:
+def _check_network(url: str | None, option: str, *, offline: bool) -> None:
+    """Refuse an address on another machine, if `offline`: else the user named it."""
+    if offline and url is not None and urlsplit(url).hostname not in THIS_MACHINE:
         raise click.BadParameter(
             f"`{url}` is on the network, which --offline forbids", param_hint=option
         )

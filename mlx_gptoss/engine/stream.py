@@ -169,6 +169,12 @@ class Stream(Iterator[Step]):
         )
 
     @property
+    def queue_position(self) -> int:
+        """The place in the queue: 1 is next, 0 is not queued."""
+        generation = self._generation
+        return 0 if generation is None else generation.position
+
+    @property
     def computed_ids(self) -> tuple[int, ...]:
         """The token ids appended to the cache since the start."""
         return self._generation.computed_ids if self._generation else self._computed_ids

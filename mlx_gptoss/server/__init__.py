@@ -9,6 +9,7 @@
 app.py              the ASGI app: routes, middleware, error responses
 service.py          shared by all routes: the life of one request
 routes/             one file per API; a route parses a request, runs it, sends a reply
+web/                the chat page
 responses/          responses in progress and the stored ones
 models.py           models by name: loaded on demand, unloaded when idle
 adapters.py         the adapters of a folder, looked through again on demand

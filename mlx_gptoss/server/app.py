@@ -40,6 +40,8 @@ from mlx_gptoss.server.routes import (
 )
 from mlx_gptoss.server.service import Service
 from mlx_gptoss.server.stream import CLIENT_CLOSED_REQUEST, ClientDisconnected
+from mlx_gptoss.server.web.page import WebPage
+from mlx_gptoss.server.web.routes import PAGE_ROUTERS
 
 ROUTERS = (
     chat.router,
@@ -69,17 +71,25 @@ CODES = {
 }
 
 
-def create_app(models: Models, settings: ServerSettings | None = None) -> FastAPI:
-    """Create the app. It closes `models` when it shuts down."""
+def create_app(
+    models: Models,
+    settings: ServerSettings | None = None,
+    page: WebPage | None = None,
+) -> FastAPI:
+    """Create the app. It closes `models`, and the page if any, when it shuts down."""
     settings = settings or ServerSettings()
     service = Service(models, settings, ResponseRegistry(open_store(settings)))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         watching = asyncio.create_task(models.unload_idle())
+        if page is not None:
+            page.start(service.drain)
         try:
             yield
         finally:
+            if page is not None:
+                await page.close()
             watching.cancel()
             with suppress(asyncio.CancelledError):
                 await watching
@@ -99,8 +109,8 @@ def create_app(models: Models, settings: ServerSettings | None = None) -> FastAP
         if settings.api_key
         else [],
     )
-    app.state.service = service
-    for router in ROUTERS:
+    app.state.service, app.state.page = service, page
+    for router in (*ROUTERS, *PAGE_ROUTERS):
         app.include_router(router)
     for kind, handler in HANDLERS.items():
         app.add_exception_handler(kind, handler)
@@ -118,6 +128,7 @@ def create_app(models: Models, settings: ServerSettings | None = None) -> FastAP
         settings=service.settings,
         on_request=service.record_request,
         drain=service.drain,
+        has_page=page is not None,
     )
     return app
 

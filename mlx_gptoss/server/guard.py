@@ -4,7 +4,8 @@ Any web page can make a browser send requests to this machine. Therefore the Hos
 must be one of our names (after DNS rebinding to 127.0.0.1 it is another one), and
 requests from pages of other origins are refused unless that origin is listed. If there
 is an API key, requests need it, except for the documentation, which reveals nothing
-about this server, and `/health`, which gives details only with the key. Compressed
+about this server, `/health`, which gives details only with the key, and the chat page,
+which has sessions of its own. Compressed
 bodies are decoded within the body limit. Knows HTTP headers and bytes; nothing of
 routes.
 """
@@ -32,8 +33,9 @@ from mlx_gptoss.server.content_encoding import (
 from mlx_gptoss.server.drain import Drain
 
 PUBLIC_PATHS = ("/health", "/docs", "/openapi.json")  # and paths under them
+CHAT_PAGE = ("/", "/web")  # with sessions of its own; for no other origin
 AUTHORIZED = "knows_key"  # in the request state: the key was right, or none is set
-PAGES = ("/docs",)
+PAGES = ("/docs", "/")
 SAME_ORIGIN = (
     "same-origin",
     "none",
@@ -59,7 +61,8 @@ class Guard:
 
     `on_request(method, route, status, seconds)` is called at the end of each request
     with the pattern of the route, never the path that the client sent. Requests that
-    are cancelled by `drain` get an error if their response has not started.
+    are cancelled by `drain` get an error if their response has not started. With
+    `has_page` there is a chat page, which needs no key.
     """
 
     def __init__(
@@ -68,12 +71,15 @@ class Guard:
         settings: ServerSettings,
         on_request: Callable[..., None],
         drain: Drain | None = None,
+        *,
+        has_page: bool = False,
     ) -> None:
         self._app = app
         self._on_request = on_request
         self._settings = settings
         self._limits = settings.limits
         self._drain = drain or Drain()
+        self._public = (*PUBLIC_PATHS, *(CHAT_PAGE if has_page else ()))
         self._body_budget = BodyBudget(self._limits.bodies * self._limits.body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -129,7 +135,7 @@ class Guard:
                 "origin_not_allowed",
             )
         preflight = method == "OPTIONS" and "access-control-request-method" in headers
-        open_to_all = preflight or is_under(path, PUBLIC_PATHS)
+        open_to_all = preflight or is_under(path, self._public)
         if not open_to_all and not self._is_authorized(headers):
             return ApiError(
                 401,
@@ -153,7 +159,8 @@ class Guard:
         if origin is not None:
             host = headers.get("host")
             own = (f"http://{host}", f"https://{host}")
-            return origin in own or origin in self._settings.origins
+            others = () if is_under(path, CHAT_PAGE) else self._settings.origins
+            return origin in own or origin in others
         if headers.get("sec-fetch-site", "none") in SAME_ORIGIN:
             return True
         # Any page may link to ours: following a link only reads them.
@@ -266,7 +273,10 @@ class _SecuredSend:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
+            own = list(message.get("headers", ()))
+            known = {name for name, _ in own}
+            added = [one for one in SECURITY_HEADERS if one[0] not in known]
+            message["headers"] = [*own, *added]
         await self._send(message)
 
 

@@ -168,6 +168,10 @@ class Models:
         self._entries[name].start(runtime)
         log_loaded(name, runtime)
 
+    def add(self, source: ModelSource) -> None:
+        """Serve one more model, if there is none of its name."""
+        self._entries.setdefault(source.name, LoadedModel(source))
+
     def resolve(self, name: str | None) -> ModelChoice:
         """Return the model and adapter of a request; raises ApiError (404).
 

@@ -176,12 +176,14 @@ def serve(
     ready: Mapping[str, Any],
     drain: Drain,
     on_hangup: OnHangup | None = None,
+    on_ready: Callable[[str], None] | None = None,
 ) -> int | None:
     """Serve until a signal or the end of the parent; return the signal.
 
     `ready` is written to the ready file, with `url` and `pid`, once the server is up;
     the file is removed at the end. `drain` is the app's own; `on_hangup` is called in
-    its event loop. Raises StorageError if the ready file cannot be written.
+    its event loop, `on_ready` with its URL. Raises StorageError if the ready file
+    cannot be written.
     """
     config = uvicorn.Config(
         app,
@@ -197,14 +199,16 @@ def serve(
         access_log=False,
     )
 
-    def on_ready() -> None:
+    def report_ready() -> None:
         url = listening_url(listening)
         log.info("serving at %s", url)
         if options.ready_file is not None:
             facts = {"url": url, **ready, "pid": os.getpid()}
             files.write(options.ready_file, json.dumps(facts) + "\n")
+        if on_ready is not None:
+            on_ready(url)
 
-    server = ServerProcess(config, options, on_ready, drain, on_hangup)
+    server = ServerProcess(config, options, report_ready, drain, on_hangup)
     try:
         server.run([listening])
     finally:

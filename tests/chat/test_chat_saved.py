@@ -106,8 +106,8 @@ def wrong(**changes: Any) -> dict[str, Any]:
         ("[1]", "it is not a JSON object"),
         ("nonsense", "nor JSON"),
         (
-            wrong(version=4),
-            "by a newer mlx-gptoss .format 4, this one reads 3.: update",
+            wrong(version=5),
+            "by a newer mlx-gptoss .format 5, this one reads 4.: update",
         ),
         (wrong(format="x"), "`format` is `x` 2"),
         (wrong(colour="red"), "unknown key `colour`"),
@@ -136,3 +136,17 @@ def test_what_is_no_saved_chat_is_refused_with_the_reason(
 ) -> None:
     with answering() as runtime, pytest.raises(PromptError, match=problem):
         Chat.from_json(runtime, data)
+
+
+def test_notes_are_kept_with_a_chat_and_with_its_branches() -> None:
+    data = wrong(version=4, adapter=None, notes={"family": "a", "tools": ["python"]})
+    with answering() as runtime:
+        again = Chat.from_json(runtime, data)
+        assert again.to_json() == data
+        other = again.branch()
+        other.notes["family"] = "b"
+        assert again.notes["family"] == "a"
+        plain = Chat.from_json(runtime, data, notes={})
+        assert plain.to_json()["version"] == 2
+        with pytest.raises(PromptError, match="lacks `notes`"):
+            Chat.from_json(runtime, wrong(version=4, adapter=None))

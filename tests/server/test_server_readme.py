@@ -8,6 +8,7 @@ from fastapi.routing import APIRoute
 
 from mlx_gptoss.api.settings import RequestLimits
 from mlx_gptoss.cli.agents import agents
+from mlx_gptoss.cli.chat import chat
 from mlx_gptoss.cli.serve import serve
 from mlx_gptoss.server.app import ROUTERS
 
@@ -27,7 +28,7 @@ def test_every_route_is_named() -> None:
 
 
 def test_every_option_that_is_named_exists() -> None:
-    commands = (serve, *agents.commands.values())
+    commands = (serve, chat, *agents.commands.values())
     known = {name for one in commands for option in one.params for name in option.opts}
     text = re.sub(SUITES, "", TEXT)
 

@@ -8,7 +8,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from mlx_gptoss.chat.sessions import rows
 from mlx_gptoss.chat.sessions.database import ChatDatabase, free_pages
@@ -23,7 +23,7 @@ from mlx_gptoss.errors import SessionError
 from mlx_gptoss.files import data_folder
 
 if TYPE_CHECKING:
-    from mlx_gptoss.chat.base_chat import BaseChat
+    from mlx_gptoss.harmony.messages import Message
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -33,6 +33,20 @@ INDEX_REBUILT = (
     "the search index of the saved chats could not be used and was rebuilt: no chat "
     "is lost"
 )
+
+
+class Savable(Protocol):
+    """A chat as far as it is saved; a `Chat` is one."""
+
+    id: str
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def messages(self) -> "Sequence[Message]": ...
+    @property
+    def questions(self) -> Sequence[str]: ...
+    def to_json(self) -> dict[str, Any]: ...
 
 
 class Sessions:
@@ -67,7 +81,7 @@ class Sessions:
         """The file."""
         return self._database.path
 
-    def save(self, chat: "BaseChat") -> None:
+    def save(self, chat: "Savable") -> None:
         """Write the changes of a chat in one transaction; an empty chat is not kept.
 
         Raises SessionError, and writes nothing, if another process has changed or
@@ -127,6 +141,15 @@ class Sessions:
                 self.say(f"searched without the index, which cannot be used: {error}")
                 return found
         return self._search(words, indexed=False)
+
+    def notes(self) -> dict[str, dict[str, Any]]:
+        """Return the notes of the chats that have any, by id (see `Chat`)."""
+        with self._database.reading() as db:
+            found = db.execute(
+                "SELECT id, json_extract(data, '$.notes') AS notes FROM chats "
+                "WHERE notes IS NOT NULL"
+            ).fetchall()
+        return {row["id"]: json.loads(row["notes"]) for row in found}
 
     def find(self, id: str) -> str:
         """Return the full id of the one chat whose id begins with `id`."""

@@ -4,6 +4,7 @@ __init__      the commands: turn options into a ChatLoop with an interface
 meant_model   names of models where a message was expected, and Ollama's names
 loop          answers messages and runs /commands
 commands/     /commands, each declared once for its action, help and completion
+web           the same conversations in a browser
 session       the chat with its model, tools, attached files and storage
 interface     what the loop needs of a screen; plain (lines), full_screen (terminal)
 full_screen   uses prompt, completion, pastes, live_answer, typed_ahead, keys, approval
@@ -55,6 +56,7 @@ CHAT_OPTIONS = (
         shell_complete=complete_sessions,
         help="Resume this chat (see /sessions)",
     ),
+    click.option("--web", is_flag=True, help="Chat in the browser instead"),
 )
 
 
@@ -141,6 +143,7 @@ def hold_chat(
     tool_options: ToolOptions,
     resume: bool,
     session: str | None,
+    web: bool,
     once: bool = False,
 ) -> None:
     """Hold a conversation with a model; `once` ends it after the answer to `prompt`."""
@@ -169,5 +172,10 @@ def hold_chat(
         once=once,
     )
     options = replace(options, harmony=True)
+    if web:
+        from mlx_gptoss.cli.chat.web import hold_page
+
+        hold_page(services, model, options, setup, tool_options, start)
+        return
     hold(services, model, options, setup, tool_options, start)
     sys.stdout.flush()

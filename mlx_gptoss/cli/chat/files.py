@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_gptoss.errors import PromptError
+from mlx_gptoss.harmony.attached_files import with_file
 from mlx_gptoss.memory import format_bytes
 
 LARGEST = 2 * 2**20  # bytes: more than the longest context holds
@@ -52,13 +53,6 @@ def read_file(path: Path) -> str:
             f"`{path}` is not UTF-8 text (byte {error.start} cannot be read): convert "
             "it first, with `iconv` for one"
         ) from error
-
-
-def with_file(message: str, name: str, text: str) -> str:
-    """Append a file to a message, in a fence longer than any in its text."""
-    ticks = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, ticks + 1)
-    return f"{message}\n\n`{name}`:\n{fence}\n{text.rstrip()}\n{fence}".lstrip("\n")
 
 
 def compose(
