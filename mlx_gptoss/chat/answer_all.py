@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from mlx_gptoss.chat.async_chat import AsyncChat, read_reply
 from mlx_gptoss.chat.base_chat import BaseChat
@@ -34,6 +34,7 @@ from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.messages import DeveloperContent, Message
 from mlx_gptoss.harmony.openai_chat import from_chat_messages
 
+T = TypeVar("T")
 Prompt = str | Sequence[Any]
 END = object()
 ANSWERABLE = ("user", "tool")  # roles of a last message
@@ -82,7 +83,7 @@ def answer_all(
     in the batch. Within an event loop use `answer_all_async`.
     """
     batch = PromptBatch(runtime, max_parallel, timeout, response_format, options)
-    return _in_thread(batch, iter(prompts))
+    return _in_thread(batch, iter(_checked(prompts)))
 
 
 def answer_all_async(
@@ -101,7 +102,7 @@ def answer_all_async(
     leaving the loop, ends all answers in progress.
     """
     batch = PromptBatch(runtime, max_parallel, timeout, response_format, options)
-    return _in_loop(batch, _as_async(prompts))
+    return _in_loop(batch, _as_async(_checked(prompts)))
 
 
 class PromptBatch:
@@ -157,6 +158,13 @@ class PromptBatch:
         messages = _conversation(prompt, chat)
         turn = chat._turns.ask(lambda: messages, reader.to_enforce, goes_on=False)
         return await read_reply(chat, turn, reader, self._timeout)
+
+
+def _checked(prompts: T) -> T:
+    """Return the prompts, unless they are one text: it would be asked by character."""
+    if isinstance(prompts, str):
+        raise PromptError("`prompts` is one text: give a list of them, or use `ask`")
+    return prompts
 
 
 def _conversation(prompt: Any, chat: AsyncChat) -> list[Message]:

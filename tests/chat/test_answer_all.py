@@ -226,6 +226,9 @@ def test_wrong_arguments_are_refused_at_once(
     with echoing() as runtime:
         with pytest.raises(PromptError, match=problem):
             answer_all(runtime, ["hi"], **options)
+        for answer in (answer_all, answer_all_async):
+            with pytest.raises(PromptError, match="`prompts` is one text"):
+                answer(runtime, "hi")
         with pytest.raises(TypeError, match="efort"):
             answer_all(runtime, ["hi"], efort="low")
 

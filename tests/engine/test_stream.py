@@ -222,3 +222,52 @@ def test_a_client_that_does_not_read_leaves_the_batch(runtime: Runtime) -> None:
     assert (kept, state) == (8, "queued")
     assert asked.tokens == alone
     assert runtime.batch_statistics.paused == 1
+
+
+def test_a_reader_may_wait_for_a_limited_time() -> None:
+    held, model = threading.Event(), noisy()
+
+    def logits_of(ids: Sequence[int]) -> Sequence[float]:
+        held.wait()
+        return model.logits_of(list(ids))
+
+    with Runtime(FakeModel(logits_of), cache=CacheOptions(idle=False)) as runtime:
+        stream = runtime.generate(IDS, FEW)
+        assert not stream.wait(0.05)
+        held.set()
+        assert stream.wait(PATIENCE)
+        assert len(list(stream)) == 5 and stream.wait(0) and stream.closed
+        assert runtime.run(lambda: _read_in_engine(runtime)) == 5
+
+
+def _read_in_engine(runtime: Runtime) -> int:
+    """Count steps where `wait` cannot: the engine thread computes in `next`."""
+    stream, count = runtime.generate(IDS, FEW), 0
+    while stream.wait(0) and next(stream, None) is not None:
+        count += 1
+    return count
+
+
+def test_a_reader_is_told_once_when_a_step_is_there(runtime: Runtime) -> None:
+    told: list[int] = []
+    stream, steps = runtime.generate(IDS, FEW), 0
+    while not stream.closed:
+        place = len(told)
+        if not stream.ready(lambda: told.append(threading.get_ident())):
+            until(lambda place=place: len(told) > place)
+        steps += next(stream, None) is not None
+
+    assert steps == 5
+    assert stream.ready(lambda: told.append(0))  # `next` says at once that it ended
+    assert set(told) <= {runtime.run(threading.get_ident)}
+
+
+def test_a_stream_that_was_cancelled_ends_without_waiting(runtime: Runtime) -> None:
+    stream = runtime.generate(IDS, GREEDY)
+    stream.cancel()  # not begun: nothing to end
+    next(stream)
+    stream.cancel()
+    until(lambda: busy(runtime) == 0)
+    stream.close()
+
+    assert stream.stats.finish_reason == "cancelled"
