@@ -172,9 +172,9 @@ def test_what_another_tool_made_of_a_gguf_is_said(source: Path, tmp_path: Path) 
     with pytest.raises(CheckpointError, match=r"expected `gpt-oss` or Ollama's"):
         open_source(path)
     place = whole.index(b"blk.0.attn_q.weight") + len("blk.0.attn_q.weight") + 4 + 16
-    path.write_bytes(whole[:place] + (23).to_bytes(4, "little") + whole[place + 4 :])
+    path.write_bytes(whole[:place] + (21).to_bytes(4, "little") + whole[place + 4 :])
     with pytest.raises(
-        CheckpointError, match="is stored as IQ4_XS, readable are F32, F16"
+        CheckpointError, match="is stored as IQ3_S, readable are F32, F16"
     ):
         open_source(path)
     tied = copied(out, tmp_path / "tied.gguf", "output.weight")

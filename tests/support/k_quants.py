@@ -131,6 +131,19 @@ def iq4_nl(x: np.ndarray) -> np.ndarray:
     return np.concatenate([half(d), packed(codes.reshape(-1, 1, 2, 16), 2, 4)], axis=1)
 
 
+def iq4_xs(x: np.ndarray) -> np.ndarray:
+    groups = x.reshape(-1, 8, 32)
+    d, sc, _ = signed(groups, 127, 31)
+    step = np.broadcast_to((d * sc)[:, :, None], groups.shape)
+    scaled = divided(groups, step)
+    codes = np.abs(scaled[..., None] - IQ4_NL_VALUES).argmin(axis=3)
+    six = sc + 32
+    high = packed((six >> 4).reshape(-1, 2, 4, 1), 4, 2)
+    low = packed((six & 15).reshape(-1, 4, 2, 1), 2, 4)
+    body = packed(codes.reshape(-1, 8, 2, 16), 2, 4)
+    return np.concatenate([half(d), high, low, body], axis=1)
+
+
 def by_rows(encode: Callable[[np.ndarray], np.ndarray]) -> Callable:
     return lambda x: encode(np.asarray(x, np.float32)).reshape(*x.shape[:-1], -1)
 
@@ -144,5 +157,6 @@ ENCODERS = {
         "Q5_K": q5_k,
         "Q6_K": q6_k,
         "IQ4_NL": iq4_nl,
+        "IQ4_XS": iq4_xs,
     }.items()
 }

@@ -111,13 +111,29 @@ def decode_q8_0(stored: np.ndarray) -> np.ndarray:
     return round_to_bfloat16(scaled(codes, half_floats(stored[:, :2])))
 
 
+def iq4_nl_values(packed: np.ndarray) -> np.ndarray:
+    """Return the values (..., 32) of nibbles (..., 16): low ones first."""
+    values = np.empty((*packed.shape[:-1], VALUES_PER_BLOCK), np.float32)
+    values[..., :16] = IQ4_NL_LOW[packed]
+    values[..., 16:] = IQ4_NL_HIGH[packed]
+    return values
+
+
 def decode_iq4_nl(stored: np.ndarray) -> np.ndarray:
-    packed = stored[:, 2:]
-    values = np.empty((len(stored), VALUES_PER_BLOCK), np.float32)
-    values[:, :16] = IQ4_NL_LOW[packed]
-    values[:, 16:] = IQ4_NL_HIGH[packed]
+    values = iq4_nl_values(stored[:, 2:])
     values *= half_floats(stored[:, :2])
     return round_to_bfloat16(values)
+
+
+def decode_iq4_xs(stored: np.ndarray) -> np.ndarray:
+    """Decode 8 groups of IQ4_NL's values: signed 6-bit scales times one float16."""
+    low = (stored[:, 4:8, None] >> NIBBLE_SHIFTS[:, 0]) & FOUR_BITS
+    high = (stored[:, 2:4, None] >> PAIR_SHIFTS[:, 0]) & TWO_BITS
+    six = low.reshape(-1, 8) | (high.reshape(-1, 8) << np.uint8(4))
+    scales = half_floats(stored[:, :2]) * (six.astype(np.float32) - np.float32(32))
+    values = iq4_nl_values(stored[:, 8:].reshape(-1, 8, 16))
+    values *= scales[:, :, None]
+    return round_to_bfloat16(values.reshape(len(stored), SUPERBLOCK))
 
 
 def group_values(
@@ -233,6 +249,7 @@ DECODERS = {
         "Q5_1": decode_q5_1,
         "Q8_0": decode_q8_0,
         "IQ4_NL": decode_iq4_nl,
+        "IQ4_XS": decode_iq4_xs,
         "Q2_K": decode_q2_k,
         "Q3_K": decode_q3_k,
         "Q4_K": decode_q4_k,

@@ -59,6 +59,7 @@ TYPES = (
     k_type("Q4_K", 12, 144),
     k_type("Q5_K", 13, 176),
     k_type("Q6_K", 14, 210),
+    k_type("IQ4_XS", 23, 136),
 )
 READABLE_TYPES = {entry.number: entry for entry in TYPES}
 UNREADABLE_TYPES = {
@@ -71,7 +72,6 @@ UNREADABLE_TYPES = {
     19: "IQ1_S",
     21: "IQ3_S",
     22: "IQ2_S",
-    23: "IQ4_XS",
     24: "I8",
     25: "I16",
     26: "I32",
