@@ -261,7 +261,7 @@ def test_an_agent_that_was_set_up_is_served(
         agent = subprocess.Popen(
             [program, *_started_with(own, arguments), SUM],
             cwd=project,
-            env=os.environ | {"HOME": str(home)} | own.environment,
+            env=os.environ | {"HOME": str(home), **own.environment},
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=subprocess.STDOUT,

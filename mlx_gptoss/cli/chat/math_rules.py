@@ -27,8 +27,8 @@ CODE_INDENT = 4  # columns
 def add_mathematics(parser: MarkdownIt) -> None:
     """Make a parser understand formulas."""
     parser.inline.ruler.before("escape", INLINE, _inline)
-    interrupts = {"alt": ["paragraph", "reference", "blockquote", "list"]}
-    parser.block.ruler.before("fence", BLOCK, _block, interrupts)
+    interrupted = ["paragraph", "reference", "blockquote", "list"]
+    parser.block.ruler.before("fence", BLOCK, _block, {"alt": interrupted})
 
 
 def _inline(state: StateInline, silent: bool) -> bool:
