@@ -5,7 +5,7 @@ values are not checked (see `value_checks`).
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,11 @@ from mlx_gptoss.format.config import (
     read_token_ids,
 )
 from mlx_gptoss.format.file_names import CONFIG, GENERATION_CONFIG
+from mlx_gptoss.format.foreign_forms import (
+    PackedForm,
+    describe_other_model,
+    find_packed_form,
+)
 from mlx_gptoss.format.layout import (
     FLOATS,
     LM_HEAD,
@@ -43,8 +48,12 @@ from mlx_gptoss.format.layout import (
     Structure,
     detect_layout,
 )
+from mlx_gptoss.memory.sizes import recipe_bytes
+from mlx_gptoss.memory.units import format_bytes
 
 Stored = Mapping[str, StoredTensor]
+Decode = Callable[[PackedForm, Stored], Stored]
+DEFAULT_RECIPE = "q8"  # of `mlx-gptoss convert`
 HEAD, EMBEDDING = "lm_head", "model.embed_tokens"
 STALE_INDEX = "download that file again, or remove the index if it is another model's"
 ROUTER_BIAS = "model.layers.{n}.mlp.router.bias"
@@ -69,6 +78,7 @@ class Checkpoint:
     structure: Structure = field(repr=False)
     tensors: Mapping[str, StoredTensor] = field(repr=False)
     notes: tuple[str, ...] = ()
+    decoded_from: PackedForm | None = None
 
     @property
     def is_tied(self) -> bool:
@@ -112,8 +122,14 @@ class Checkpoint:
         return found | {LM_HEAD: 0} if self.is_tied else found
 
 
-def open_checkpoint(folder: str | Path, *, strict: bool = False) -> Checkpoint:
+def open_checkpoint(
+    folder: str | Path, *, strict: bool = False, decode: Decode | None = None
+) -> Checkpoint:
     """Open a folder (or its only weight file), reading headers only.
+
+    `decode` presents the tensors of a form that must be converted (see
+    `format/foreign_forms.py`) as floats; without it such a form is refused, with the
+    command that converts it.
 
     Raises ConfigError or CheckpointError for the first fault, naming the tensor, the
     file, and the value found and expected. With `strict`, unknown keys of `config.json`
@@ -121,12 +137,20 @@ def open_checkpoint(folder: str | Path, *, strict: bool = False) -> Checkpoint:
     """
     files = find_files(Path(folder).expanduser())
     raw = read_json(files.folder / CONFIG)
+    other = describe_other_model(raw)
+    if other is not None:
+        raise ConfigError(f"`{files.folder}` is {other}")
     config = ModelConfig.from_dict(raw, strict=strict)
     config = replace(config, eos_token_ids=read_stop_tokens(config, files.folder))
     stored = read_headers(files)
     index_fault = describe_index_fault(files, stored)
+    form = find_packed_form(stored)
+    if form is not None and decode is None:
+        raise conversion_needed_error(files.folder, form, config)
     named = NamedTensors(stored, single_experts=False, notes=())
     layout = None
+    if form is not None and decode is not None:
+        stored = decode(form, stored)
     try:
         named = name_tensors(stored)
         layout = find_layout(named, raw)
@@ -136,13 +160,16 @@ def open_checkpoint(folder: str | Path, *, strict: bool = False) -> Checkpoint:
         config = with_stored_experts(config, layout, tensors)
         match = match_tensors(tensors, config, layout, read_modules(raw, tensors))
     except (CheckpointError, ConfigError) as error:
-        reason = explain_mismatch(raw, config, layout, named.tensors) or (
+        said = raw if form is None else {}  # its `quant_method` is right
+        reason = explain_mismatch(said, config, layout, named.tensors) or (
             index_fault and f"{index_fault}: {STALE_INDEX}"
         )
         if reason is None:
             raise
         raise CheckpointError(reason) from error
     notes = [*files.notes, *named.notes]
+    if form is not None:
+        notes.append(f"the weights are {form.title}: decoded")
     if index_fault is not None:
         notes.append(f"{index_fault}: the files themselves are read")
     return Checkpoint(
@@ -154,6 +181,19 @@ def open_checkpoint(folder: str | Path, *, strict: bool = False) -> Checkpoint:
         structure=match.structure,
         tensors=match.tensors,
         notes=tuple(notes),
+        decoded_from=form,
+    )
+
+
+def conversion_needed_error(
+    folder: Path, form: PackedForm, config: ModelConfig
+) -> CheckpointError:
+    """Make the error for a form that only the converter reads, with its disk need."""
+    size = format_bytes(recipe_bytes(config, DEFAULT_RECIPE))
+    return CheckpointError(
+        f"the weights in `{folder}` are {form.title}, which MLX does not compute: "
+        f"convert them with `mlx-gptoss convert {folder} DST`, which takes about "
+        f"{size} of disk, then give DST"
     )
 
 

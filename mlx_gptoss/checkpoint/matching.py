@@ -41,6 +41,7 @@ TensorSpec = tuple[tuple[str, ...], tuple[int, ...]]  # dtypes allowed, shape ex
 
 OTHER_CONFIG = "take the `config.json` that was saved with these weights"
 NOT_BF16 = "not supported, save the model as bf16"
+FP8_ADVICE = f"FP8 is {NOT_BF16} or use the checkpoint it was quantized from"
 
 
 @dataclass(frozen=True)
@@ -247,9 +248,10 @@ def require_tensor(
         )
     tensor = stored[name]
     if tensor.dtype not in dtypes:
+        advice = FP8_ADVICE if tensor.dtype.startswith("F8_E") else NOT_BF16
         raise CheckpointError(
             f"tensor `{tensor.name}` in `{tensor.file}` has dtype {tensor.dtype}, "
-            f"expected {' or '.join(dtypes)}: {NOT_BF16}"
+            f"expected {' or '.join(dtypes)}: {advice}"
         )
     if tensor.shape != shape:
         turned = tensor.shape == (*shape[:-2], *reversed(shape[-2:]))

@@ -13,7 +13,14 @@ from typing import Any
 from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
 from mlx_gptoss.checkpoint.tool_signatures import find_signature
 from mlx_gptoss.format.config import ModelConfig
-from mlx_gptoss.format.layout import HARMLESS_TENSORS, Layout, matrices, vectors
+from mlx_gptoss.format.foreign_forms import USE_SOURCE, describe_method
+from mlx_gptoss.format.layout import (
+    FLOATS,
+    HARMLESS_TENSORS,
+    Layout,
+    matrices,
+    vectors,
+)
 
 Stored = Mapping[str, StoredTensor]
 
@@ -60,6 +67,13 @@ def explain_mismatch(
     raw: Mapping[str, Any], config: ModelConfig, layout: Layout | None, stored: Stored
 ) -> str | None:
     """Explain the fault of a checkpoint as a whole, or return None."""
+    method = describe_method(raw)
+    if method is not None and not all(x.dtype in FLOATS for x in stored.values()):
+        folder = next(iter(stored.values())).file.parent
+        return (
+            f"`{folder}` is quantized by {method}, which is not computed here: "
+            f"{USE_SOURCE}"
+        )
     found = find_signature(stored)
     if found is not None:
         name, what = found

@@ -169,6 +169,8 @@ def list_stale_tables(checkpoint: Checkpoint) -> Iterator[str]:
         if isinstance(settings, Mapping)
         else None
     )
+    if checkpoint.decoded_from is not None:
+        return
     if method == MXFP4.mode and not any(EXPERTS in path for path in found):
         yield (
             "`config.json` says that experts are MXFP4, the tensors are not: used as "

@@ -44,3 +44,10 @@ def float32_to_bfloat16(floats: np.ndarray) -> np.ndarray:
         upper = (bits[broken] >> BF16_SHIFT).astype(np.uint16)
         rounded[broken] = upper | BF16_QUIET
     return rounded
+
+
+def to_stored(floats: np.ndarray, dtype: str) -> np.ndarray:
+    """Round float32 to the stored dtype `dtype`; bfloat16 is returned as bits."""
+    if dtype == "BF16":
+        return float32_to_bfloat16(floats)
+    return floats.astype(RAW_DTYPES[dtype], copy=False)

@@ -60,10 +60,12 @@ SINGLE_EXPERTS = (
         ),
         r"\g<experts>\g<part>_proj.\g<kind>",
     ),
-    ExpertName(  # as most mixtures of experts are stored (Qwen's, DeepSeek's)
+    # As most mixtures of experts are stored (Qwen's, DeepSeek's), and llm-compressor's
+    # (modeling/gpt_oss.py, `LinearExperts`), which has `experts` twice.
+    ExpertName(
         "one expert a tensor",
         re.compile(
-            r"(?P<experts>.*\.mlp\.experts\.)(?P<number>\d+)"
+            r"(?P<experts>.*\.mlp\.experts\.)(?:experts\.)?(?P<number>\d+)"
             r"\.(?P<part>gate_up|gate|up|down)_proj\.(?P<kind>weight|bias)"
         ),
         r"\g<experts>\g<part>_proj.\g<kind>",

@@ -183,7 +183,7 @@ CASES: dict[str, tuple[Case, str]] = {
     ),
     "bitsandbytes-state": (
         with_tensors(Q_PROJ + ".quant_state.bitsandbytes__nf4"),
-        "quantized by bitsandbytes",
+        "are bitsandbytes in 4 bits, which MLX does not compute: convert them with",
     ),
     "gptq": (
         instead(Q_PROJ, *(Q_PROJ.replace("weight", x) for x in ("qweight", "g_idx"))),
@@ -194,7 +194,11 @@ CASES: dict[str, tuple[Case, str]] = {
         "quantized by AWQ or GPTQ",
     ),
     "fp8-scales": (with_tensors(Q_PROJ + "_scale_inv"), "quantized to FP8"),
-    "nvfp4": (with_tensors(Q_PROJ + "_scale_2"), "quantized to FP8, FP4"),
+    "nvfp4": (with_tensors(Q_PROJ + "_scale_2"), "are NVFP4 of modelopt, which MLX"),
+    "nvfp4-compressed": (
+        with_tensors(Q_PROJ.replace("weight", "weight_global_scale")),
+        "are NVFP4 of compressed-tensors, which MLX does not compute: convert them",
+    ),
     "compressed-tensors": (
         instead(Q_PROJ, Q_PROJ + "_packed", Q_PROJ + "_shape"),
         "compressed-tensors",
@@ -204,7 +208,33 @@ CASES: dict[str, tuple[Case, str]] = {
         lambda folder: checkpoints.write_folder(
             folder, PLAIN | {"quantization_config": {"quant_method": "quark"}}, TENSORS
         ),
-        "`quantization_config.quant_method` = 'quark', expected `mxfp4`",
+        "is quantized by AMD Quark (`mxfp4_fp8`: MXFP4 weights for activations in FP8)",
+    ),
+    "autoround": (
+        lambda folder: checkpoints.write_folder(
+            folder,
+            PLAIN | {"quantization_config": {"quant_method": "auto-round"}},
+            TENSORS,
+        ),
+        f"is quantized by Intel AutoRound, which is not computed here: {UNQUANTIZED}",
+    ),
+    "unknown-method": (
+        lambda folder: checkpoints.write_folder(
+            folder, PLAIN | {"quantization_config": {"quant_method": "x9"}}, TENSORS
+        ),
+        "is quantized by a method named `x9`, which is not computed here",
+    ),
+    "puzzle": (
+        lambda folder: write(folder, DENSE, model_type="gpt_oss_puzzle"),
+        "is gpt-oss-puzzle, NVIDIA's pruned gpt-oss with attention windows that differ",
+    ),
+    "puzzle-by-its-blocks": (
+        lambda folder: write(folder, DENSE, block_configs=[{}]),
+        "use `openai/gpt-oss-120b`, from which it was made",
+    ),
+    "global-scale": (
+        with_tensors(FIRST + "mlp.experts.gate_proj.global_scale"),
+        "is a tensor scale of NVFP4 (mlx-lm's `global_scale`), which is not computed",
     ),
     "stale-bits": (
         affine(lambda table: table.update(lm_head={"group_size": 64, "bits": 4})),

@@ -8,7 +8,7 @@ keeps them dense. Reads no weights.
 from collections.abc import Iterator
 
 from mlx_gptoss.errors import ConversionError
-from mlx_gptoss.format.config import Quantization
+from mlx_gptoss.format.config import MXFP4, Quantization
 from mlx_gptoss.format.layout import (
     BITS_PER_WORD,
     BLOCKS,
@@ -20,8 +20,10 @@ from mlx_gptoss.format.layout import (
 )
 from mlx_gptoss_convert.plan.builder import SCALE_DTYPES, StepBuilder, kept_dtype
 from mlx_gptoss_convert.plan.recipe import fit_columns
+from mlx_gptoss_convert.read.nvfp4 import as_records
 from mlx_gptoss_convert.steps.codecs import ENCODED_KINDS
 from mlx_gptoss_convert.steps.encode import DecodeExperts, Encode
+from mlx_gptoss_convert.steps.encode_nvfp4 import EncodeNvfp4
 from mlx_gptoss_convert.steps.rearrange import Copy, Deinterleave, Interleave
 from mlx_gptoss_convert.steps.step import OutputTensor, TensorStep
 
@@ -149,15 +151,20 @@ def encode_step(
     """Plan the encoding of an expert projection; `found` None means dense."""
     read = ("weight",) if found is None else ENCODED_KINDS[found.mode]
     dtype = SCALE_DTYPES[setting.mode]
+    stored = tuple(
+        builder.stored(f"{path}.{kind}") for path in sources for kind in read
+    )
+    outputs = tuple(
+        expert_tensor(builder, matrix, kind, setting, dtype)
+        for matrix in made
+        for kind in ENCODED_KINDS[setting.mode]
+    )
+    records = tuple(x for x in map(as_records, stored) if x is not None)
+    if setting == MXFP4 and len(records) == len(stored):
+        return EncodeNvfp4(records, outputs, is_transposed=False)
     return Encode(
-        sources=tuple(
-            builder.stored(f"{path}.{kind}") for path in sources for kind in read
-        ),
-        outputs=tuple(
-            expert_tensor(builder, matrix, kind, setting, dtype)
-            for matrix in made
-            for kind in ENCODED_KINDS[setting.mode]
-        ),
+        sources=stored,
+        outputs=outputs,
         setting=setting,
         source_setting=found,
         is_transposed=builder.checkpoint.layout.expert_form == IN_OUT,

@@ -34,6 +34,7 @@ from mlx_gptoss_convert.read.gguf_tokenizer import (
     TOKENIZER_FILE,
     read_tokenizer,
 )
+from mlx_gptoss_convert.read.packed_forms import decode_form
 from mlx_gptoss_convert.read.source import SourceTensor
 
 
@@ -61,7 +62,7 @@ def open_source(path: Path, *, tokenizer: Path | None = None) -> ConversionSourc
     """
     ggufs = find_gguf_files(path)
     if not ggufs:
-        checkpoint = open_checkpoint(path)
+        checkpoint = open_checkpoint(path, decode=decode_form)
         files = companion_files(checkpoint.folder)
         return ConversionSource(checkpoint, with_tokenizer(files, tokenizer))
     parts = [read_gguf(part) for part in ggufs]

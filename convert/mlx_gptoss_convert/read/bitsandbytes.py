@@ -1,0 +1,157 @@
+"""Weights quantized by bitsandbytes in 4 bits, decoded to the floats they stand for.
+
+The names and meaning of the tensors are in `mlx_gptoss.format.foreign_forms`. Values
+are computed in float32 and rounded once, as bitsandbytes' CPU kernels do. Peak memory:
+about ten times the bytes that are read.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from mlx_gptoss.checkpoint import StoredTensor
+from mlx_gptoss.errors import CheckpointError
+from mlx_gptoss.format.dtypes import to_stored
+from mlx_gptoss.format.foreign_forms import STATE, STATE_PARTS
+from mlx_gptoss.format.layout import DTYPE_BYTES
+from mlx_gptoss_convert.read.source import DecodedTensor, SourceTensor, TensorReader
+
+DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+CODES_PER_BYTE = 2
+
+
+@dataclass(frozen=True, eq=False)
+class BitsandbytesRows:
+    """Decodes one weight; a `ByteDecoder`. `parts` are the tensors that describe it."""
+
+    dtype: str
+    count: int
+    block: int
+    nested_block: int
+    offset: float
+    parts: Mapping[str, SourceTensor]
+    name = "bitsandbytes"
+
+    def read(
+        self, read: Callable[[int, int], np.ndarray], start: int, stop: int
+    ) -> np.ndarray:
+        """Return the bytes `start` to `stop` of the floats; `read` reads the codes."""
+        width = DTYPE_BYTES[self.dtype]
+        first = start // width // self.block * self.block
+        last = min(-(-stop // (width * self.block)) * self.block, self.count)
+        packed = read(first // CODES_PER_BYTE, -(-last // CODES_PER_BYTE))
+        codes = np.stack([packed >> 4, packed & 0xF], axis=1).reshape(-1)
+        with TensorReader() as reader:
+            values = self.floats(reader, "quant_map")[codes[: last - first]]
+            scales = self.scales(reader, first // self.block, -(-last // self.block))
+        values *= np.repeat(scales, self.block)[: len(values)]
+        skipped = start - first * width
+        raw = to_stored(values, self.dtype).view(np.uint8)
+        return raw[skipped : skipped + stop - start]
+
+    def scales(self, reader: TensorReader, first: int, last: int) -> np.ndarray:
+        """Read the float32 scales of blocks `first` to `last`."""
+        stored = self.parts["absmax"]
+        if stored.dtype != "U8":
+            return self.floats(reader, "absmax", first, last)
+        codes = reader.read(stored, first, last)
+        begin, end = first // self.nested_block, -(-last // self.nested_block)
+        outer = np.repeat(
+            self.floats(reader, "nested_absmax", begin, end), self.nested_block
+        )
+        skipped = first - begin * self.nested_block
+        values = self.floats(reader, "nested_quant_map")[codes]
+        return values * outer[skipped : skipped + len(codes)] + np.float32(self.offset)
+
+    def floats(
+        self, reader: TensorReader, kind: str, first: int = 0, last: int | None = None
+    ) -> np.ndarray:
+        stored = self.parts[kind]
+        last = prod(stored.shape) if last is None else last
+        return reader.read(stored, 4 * first, 4 * last).view(np.float32)
+
+
+def decode_bitsandbytes(stored: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Present all weights of a checkpoint as floats, the others as they are."""
+    shown = dict(stored)
+    for name in stored:
+        found = STATE.fullmatch(name)
+        if found is None:
+            continue
+        weight = found["weight"]
+        described = {
+            kind: shown.pop(f"{weight}.{kind}")
+            for kind in STATE_PARTS
+            if f"{weight}.{kind}" in shown
+        }
+        state = read_state(shown.pop(name))
+        shown[weight] = decoded_weight(weight, stored, described, state)
+    return shown
+
+
+def read_state(stored: StoredTensor) -> dict[str, Any]:
+    """Read the JSON that describes one weight."""
+    with TensorReader() as reader:
+        source = SourceTensor.from_checkpoint(stored.name, stored)
+        raw = reader.read(source, 0, stored.nbytes)
+    try:
+        state = json.loads(raw.tobytes())
+    except ValueError as error:
+        raise CheckpointError(
+            f"tensor `{stored.name}` in `{stored.file}` is not JSON ({error}): the "
+            "file is damaged, download it again"
+        ) from error
+    return state
+
+
+def decoded_weight(
+    name: str,
+    stored: Mapping[str, StoredTensor],
+    described: Mapping[str, StoredTensor],
+    state: Mapping[str, Any],
+) -> DecodedTensor:
+    """Present one weight as floats; raises CheckpointError if its parts do not fit."""
+    weight = stored.get(name)
+    dtype = DTYPES.get(state.get("dtype", ""))
+    shape = tuple(state.get("shape", ()))
+    count = prod(shape)
+    needed = {"absmax", "quant_map"}
+    nested = "absmax" in described and described["absmax"].dtype == "U8"
+    if nested:
+        needed |= {"nested_absmax", "nested_quant_map"}
+    fits = (
+        weight is not None
+        and dtype is not None
+        and weight.nbytes == -(-count // CODES_PER_BYTE)
+        and needed <= described.keys()
+        and described["absmax"].count == -(-count // state["blocksize"])
+    )
+    if weight is None or dtype is None or not fits:
+        raise CheckpointError(
+            f"the tensors of `{name}` are not complete, or not as bitsandbytes writes "
+            f"them ({state!r:.200}): save the model again, or download it again"
+        )
+    rows = BitsandbytesRows(
+        dtype=dtype,
+        count=count,
+        block=state["blocksize"],
+        nested_block=state.get("nested_blocksize", 1),
+        offset=state.get("nested_offset", 0.0),
+        parts={
+            kind: SourceTensor.from_checkpoint(part.name, part)
+            for kind, part in described.items()
+        },
+    )
+    return DecodedTensor(
+        name=name,
+        file=weight.file,
+        dtype=dtype,
+        shape=shape,
+        offset=weight.offset,
+        nbytes=count * DTYPE_BYTES[dtype],
+        decoder=rows,
+    )
