@@ -9,6 +9,7 @@ nothing of what the names do.
 import inspect
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 import mlx_gptoss
@@ -142,7 +143,7 @@ def _as_markdown(text: str) -> str:
     blocks = []
     for block in re.split(r"\n{2,}", text):
         if block and all(line.startswith("    ") for line in block.splitlines()):
-            block = f"```python\n{inspect.cleandoc(block)}\n```"
+            block = f"```python\n{textwrap.dedent(block)}\n```"
         blocks.append(block)
     return "\n\n".join(blocks)
 
