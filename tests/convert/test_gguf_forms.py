@@ -3,6 +3,7 @@
 Written by the package `gguf`; what they decode to is judged by it, too.
 """
 
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from gguf import GGMLQuantizationType as Kind
 from gguf.quants import dequantize
 
 from mlx_gptoss.cli import cli
-from mlx_gptoss.errors import CheckpointError
+from mlx_gptoss.errors import CheckpointError, ConversionError
 from mlx_gptoss.format.mxfp4 import decode
 from mlx_gptoss_convert.measure.verify import verify
 from mlx_gptoss_convert.plan.recipe import RECIPES
@@ -148,6 +149,17 @@ def test_other_experts_are_decoded_and_encoded_with_a_word(
     (note,) = open_source(theirs).notes
     assert "what either lost is not restored" in note
     assert "could not be kept exactly" in (made / "README.md").read_text()
+
+
+def test_gate_and_up_of_different_types_are_converted_apart(
+    ours: Path, tmp_path: Path
+) -> None:
+    gates = re.compile(r"blk\.\d+\.ffn_gate_exps\.weight")
+    theirs = rewrite(ours, tmp_path / "theirs.gguf", retype=types("Q8_0", gates))
+    with pytest.raises(ConversionError, match="use `--layout split`"):
+        to_mlx(theirs, tmp_path / "packed")
+    report = verify(to_mlx(theirs, tmp_path / "made", experts="split"), theirs)
+    assert report.faults == []
 
 
 @pytest.mark.parametrize("fused", [False, True])

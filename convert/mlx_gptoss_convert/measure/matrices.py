@@ -41,8 +41,13 @@ class MatrixReader:
         return [path.removesuffix(FUSED) + part for part in PARTS]
 
     def setting(self, path: str) -> Quantization | None:
-        """Return how a matrix is packed; None means dense."""
-        return self.checkpoint.structure.quantization.get(self.paths(path)[0])
+        """Return how a stored matrix is packed; None means dense."""
+        return self.checkpoint.structure.quantization.get(path)
+
+    def expert_setting(self, path: str) -> Quantization | None:
+        """Return how a projection is packed; None if dense, or gate unlike up."""
+        settings = {self.setting(part) for part in self.paths(path)}
+        return settings.pop() if len(settings) == 1 else None
 
     def storage(self, path: str) -> tuple[Quantization | None, str]:
         """Return how a matrix outside the experts is stored or decoded."""
@@ -54,39 +59,37 @@ class MatrixReader:
 
     def packed_expert(self, path: str, kind: str, expert: int) -> np.ndarray:
         """Read one expert as bytes (rows, bytes of a row), with gate and up fused."""
-        halves = []
-        for part in self.paths(path):
-            stored = self.stored(f"{part}.{kind}")
-            start = expert * stored.row_bytes
-            raw = self.source.read(stored, start, start + stored.row_bytes)
-            halves.append(raw.reshape(stored.shape[1], -1))
-        return np.stack(halves, axis=1).reshape(-1, halves[0].shape[1])
+        return fuse([self.packed_rows(x, kind, expert) for x in self.paths(path)])
+
+    def packed_rows(self, part: str, kind: str, expert: int) -> np.ndarray:
+        """Read one expert of a stored projection as bytes (rows, bytes of a row)."""
+        stored = self.stored(f"{part}.{kind}")
+        start = expert * stored.row_bytes
+        raw = self.source.read(stored, start, start + stored.row_bytes)
+        return raw.reshape(stored.shape[1], -1)
 
     def expert(self, path: str, expert: int) -> np.ndarray:
         """Decode the weight of one expert to float32 (out, in)."""
-        setting = self.setting(path)
-        if setting is None:
-            return self.dense_expert(path, expert)
-        packed = {
-            kind: self.packed_expert(path, kind, expert)
+        return fuse([self.expert_rows(part, expert) for part in self.paths(path)])
+
+    def expert_rows(self, part: str, expert: int) -> np.ndarray:
+        """Decode one expert of a stored projection to float32 (out, in)."""
+        setting = self.setting(part)
+        kinds = (
+            kind
             for kind in ("weight", "scales", "biases")
-            if f"{self.paths(path)[0]}.{kind}" in self.checkpoint.tensors
-        }
+            if f"{part}.{kind}" in self.checkpoint.tensors
+        )
+        packed = {kind: self.packed_rows(part, kind, expert) for kind in kinds}
+        if setting is None:
+            stored = self.stored(f"{part}.weight")
+            matrix = to_float32(as_elements(packed["weight"], stored), stored.dtype)
+            matrix = matrix.reshape(stored.shape[1:])
+            is_transposed = self.checkpoint.layout.expert_form == IN_OUT
+            return matrix.T if is_transposed else matrix
         if not setting.is_affine:
             return decode_blocks(packed["weight"], packed["scales"], setting.mode)
-        return self.affine_rows(path, packed, setting)
-
-    def dense_expert(self, path: str, expert: int) -> np.ndarray:
-        is_transposed = self.checkpoint.layout.expert_form == IN_OUT
-        halves = []
-        for part in self.paths(path):
-            stored = self.stored(f"{part}.weight")
-            start = expert * stored.row_bytes
-            raw = self.source.read(stored, start, start + stored.row_bytes)
-            matrix = to_float32(as_elements(raw, stored), stored.dtype)
-            matrix = matrix.reshape(stored.shape[1:])
-            halves.append(matrix.T if is_transposed else matrix)
-        return np.stack(halves, axis=1).reshape(-1, halves[0].shape[1])
+        return self.affine_rows(part, packed, setting)
 
     def rows(self, matrix: Matrix) -> Iterator[np.ndarray]:
         """Decode a matrix outside the experts in slices of float32 rows.
@@ -121,8 +124,7 @@ class MatrixReader:
     def affine_rows(
         self, path: str, raw: dict[str, np.ndarray], setting: Quantization
     ) -> np.ndarray:
-        first = self.paths(path)[0]
-        scales = self.stored(f"{first}.scales")
+        scales = self.stored(f"{path}.scales")
         return decode_affine(
             AffineRows(
                 raw["weight"].view(np.uint32),
@@ -147,3 +149,8 @@ class MatrixReader:
             stored = self.stored(f"{part}.bias")
             halves.append(self.floats(stored.name).reshape(-1, stored.shape[-1]))
         return np.stack(halves, axis=-1).reshape(halves[0].shape[0], -1)
+
+
+def fuse(parts: list[np.ndarray]) -> np.ndarray:
+    """Let the rows of gate and up (n, m) alternate: (2 n, m); one part stays."""
+    return np.stack(parts, axis=1).reshape(-1, parts[0].shape[1])

@@ -182,7 +182,7 @@ def compare_experts(
 ) -> None:
     """Compare bytes if both sides are packed alike, else values."""
     path = matrix.path
-    same = before.setting(path) == after.setting(path) is not None
+    same = before.expert_setting(path) == after.expert_setting(path) is not None
     kinds = [
         kind
         for kind in ("weight", "scales", "biases")

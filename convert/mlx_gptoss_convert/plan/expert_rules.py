@@ -86,8 +86,8 @@ def shared_setting(builder: StepBuilder, sources: list[str]) -> Quantization | N
     settings = {builder.setting_of(path) for path in sources}
     if len(settings) > 1:
         raise ConversionError(
-            f"`{sources[0]}` and `{sources[1]}` are packed differently: convert "
-            "the checkpoint they were made from again"
+            f"`{sources[0]}` and `{sources[1]}` are packed differently, so they cannot "
+            "be one tensor: use `--layout split`"
         )
     return settings.pop()
 
