@@ -17,16 +17,15 @@ from mlx_gptoss.memory.sizes import PROCESS_BYTES
 from mlx_gptoss.memory.units import format_bytes
 
 FLOAT32_BYTES = 4
-# Of every trained number: itself, its gradient, AdamW's two moments, and the new value
-# of each beside the old one while a step is made.
-COPIES_OF_TRAINED = 7
+# Of every trained number: itself, its gradient and AdamW's two moments while gradients
+# are computed; then also the new value of each beside the old one.
+COPIES_OF_TRAINED = 4
+COPIES_IN_UPDATE = 7
 COPIES_OF_LOGITS = 3  # logits, their exponentials, and their gradient
-# The gradients of the layer in progress and what is computed ahead of it, as a share of
-# what a layer keeps: measured.
-LAYER_IN_PROGRESS = 0.5
-LAYER_COMPUTED_AGAIN = 0.75
-# Decoded matrices of the largest product of a layer, and of the one computed ahead.
-COPIES_OF_DECODED = 1
+# The gradients of the layer in progress and what is computed ahead of it, by what a
+# layer keeps, and by the scores of the longest document: measured.
+LAYER_IN_PROGRESS, SCORES_IN_PROGRESS = 1.15, 1.6
+LAYER_COMPUTED_AGAIN, SCORES_COMPUTED_AGAIN = 2.2, 6.0
 KEPT_OF_DROPOUT = 1.25  # an input with its dropped values, and a byte of each
 QUERY_BLOCK = 128  # queries attended at once on a CPU; see `model.attention`
 
@@ -101,51 +100,71 @@ def plan_training(
     logits_at_once: int,
 ) -> TrainingPlan:
     """Plan one step; `weight_bytes` are those of the loaded model, decoded or not."""
-    layer = layer_bytes(config, load, float_bytes=float_bytes, metal=budget.metal)
-    boundary = load.tokens * config.hidden_size * float_bytes
+    attention = attention_values(config, load)
+    values = attention + expert_values(config, load)
+    heads = config.num_attention_heads
+    scores = heads * average_scores(config, load.lengths, metal=budget.metal)
+    longest = heads * average_scores(config, [max(load.lengths)], metal=budget.metal)
+    boundary = load.tokens * config.hidden_size
     if load.checkpointed:  # the inputs of all layers, and one layer computed again
-        layers = 1 + LAYER_COMPUTED_AGAIN
-        activations = (load.layers + 1) * boundary + round(layers * layer)
+        kept = (load.layers + 1) * boundary
+        working = LAYER_COMPUTED_AGAIN * values + SCORES_COMPUTED_AGAIN * longest
     else:
-        activations = round((load.layers + LAYER_IN_PROGRESS) * layer)
+        kept = load.layers * (values + scores)
+        if not load.attention:  # below the lowest update nothing has a gradient
+            kept -= min(kept, attention + scores)
+        working = LAYER_IN_PROGRESS * values + SCORES_IN_PROGRESS * longest
+    if not load.layers:
+        working = 0
+    activations = round(float_bytes * (kept + working + 2 * boundary))
     if load.decoded_again:
-        activations += COPIES_OF_DECODED * decoded_product_bytes(config)
+        activations += decoded_product_bytes(config)
     tokens = min(load.learned, logits_at_once)
+    logits = COPIES_OF_LOGITS * FLOAT32_BYTES * tokens * config.vocab_size
+    # Logits are gone when a layer is in progress: the larger of both counts.
+    logits = max(0, logits - round(float_bytes * working))
+    trained = FLOAT32_BYTES * load.trained_values
+    in_update = (COPIES_IN_UPDATE - COPIES_OF_TRAINED) * trained
     return TrainingPlan(
         weight_bytes=weight_bytes,
-        trained_bytes=COPIES_OF_TRAINED * FLOAT32_BYTES * load.trained_values,
-        activation_bytes=activations + 2 * boundary,
-        logit_bytes=COPIES_OF_LOGITS * FLOAT32_BYTES * tokens * config.vocab_size,
+        trained_bytes=COPIES_OF_TRAINED * trained
+        + max(0, in_update - activations - logits),
+        activation_bytes=activations,
+        logit_bytes=logits,
         load=load,
         budget=budget,
     )
 
 
-def layer_bytes(
-    config: ModelConfig, load: TrainingLoad, *, float_bytes: int, metal: bool
-) -> int:
-    """Bytes that an average layer keeps for its gradient."""
-    M, F = config.hidden_size, config.intermediate_size
-    T, D = config.num_experts_per_tok, config.head_dim
+def attention_values(config: ModelConfig, load: TrainingLoad) -> int:
+    """Numbers that attention keeps for its gradient in a layer, but for the scores."""
+    M, D = config.hidden_size, config.head_dim
     H, Hk = config.num_attention_heads, config.num_key_value_heads
-    attention = (
+    values = (
         2 * M  # the inputs of both norms
         + (H + 2 * Hk) * D  # q, k and v
         + (H + Hk) * D  # rotated q and k
-        + 2 * H * D  # q in the order of the products, and what attention returns
+        + H * D  # q in the order of the products
     )
-    dropped = KEPT_OF_DROPOUT if load.dropout else 0
-    if load.attention:
-        attention += M  # the input of q, k and v
-        attention += dropped * (M + H * D)
-    rows, padded = load.tokens * T, padded_rows(config, load)
-    experts = rows * M + padded * 2 * F  # the outputs, and gate and up
-    if load.experts:
-        experts += padded * (M + F) * (1 + dropped)  # the inputs of both products
-    values = load.tokens * attention + experts
-    return round(
-        float_bytes * (values + H * average_scores(config, load.lengths, metal=metal))
-    )
+    if load.attention:  # the inputs of q, k and v, and of what follows attention
+        values += round((M + H * D) * (1 + dropped_share(load)))
+    return load.tokens * values
+
+
+def expert_values(config: ModelConfig, load: TrainingLoad) -> int:
+    """Numbers that experts keep for their gradient in a layer."""
+    M, F = config.hidden_size, config.intermediate_size
+    padded = padded_rows(config, load)
+    values = load.tokens * config.num_experts_per_tok * M  # what they return
+    values += padded * 2 * F  # gate and up
+    if load.experts:  # the inputs of both products
+        values += round(padded * (M + F) * (1 + dropped_share(load)))
+    return values
+
+
+def dropped_share(load: TrainingLoad) -> float:
+    """Return what dropout keeps of an input of updates, by its size."""
+    return KEPT_OF_DROPOUT if load.dropout else 0.0
 
 
 def padded_rows(config: ModelConfig, load: TrainingLoad) -> int:

@@ -80,7 +80,7 @@ def test_checkpointing_keeps_less() -> None:
 
 def test_fewer_layers_and_tokens_need_less() -> None:
     all_layers = planner().plan(SIZES).activation_bytes
-    assert planner(layers=1).plan(SIZES).activation_bytes < all_layers / 2
+    assert planner(layers=1).plan(SIZES).activation_bytes < 0.6 * all_layers
     assert planner().plan(SIZES[1:]).activation_bytes < all_layers / 3
 
 
