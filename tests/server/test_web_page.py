@@ -13,6 +13,7 @@ from mlx_gptoss.chat.sessions import Sessions
 from mlx_gptoss.chat.tools import Tool
 from mlx_gptoss.server.web.access import HEADER
 from mlx_gptoss.server.web.memory_store import MemoryStore
+from mlx_gptoss.server.web.routes.events import frames
 from mlx_gptoss.server.web.tools import ToolOffer
 from tests.support.fakes import answering
 from tests.support.web_page import open_page
@@ -121,7 +122,7 @@ def test_events_add_up_to_the_conversation_whenever_a_tab_comes_back() -> None:
             async with open_page(runtime) as page:
                 made = await page.ask("Count.")
                 whole = await page.finished(made["id"])
-                found = page.page.conversations._open[made["id"]]
+                found = await page.page.conversations.open(made["id"])
                 events = await page.events(made["id"], count=1)
                 assert events[0]["name"] == "chat"
                 assert events[0]["value"]["turns"] == whole["turns"]
@@ -132,6 +133,27 @@ def test_events_add_up_to_the_conversation_whenever_a_tab_comes_back() -> None:
                 assert missed["value"] == {"at": 0, "text": "ab"}
                 [other] = await page.events(made["id"], after="0-3", count=1)
                 assert other["name"] == "chat"  # of another server: all of it
+
+    run(work())
+
+
+def test_what_is_added_while_an_event_is_sent_comes_next() -> None:
+    async def work() -> None:
+        with answering(YES) as runtime:
+            async with open_page(runtime) as page:
+                made = await page.finished((await page.ask("Is it?"))["id"])
+                found = await page.page.conversations.open(made["id"])
+                stream: Any = frames(page.page, found, "")
+                sent = [await anext(stream)]
+                for text in "abc":
+                    found.log.add("item", {"at": 0, "item": {"text": text}})
+                while b'"c"' not in sent[-1]:
+                    sent.append(await anext(stream))
+                    if b'"b"' in sent[-1]:  # meanwhile
+                        found.log.add("delta", {"at": 0, "text": "later"})
+                sent.append(await anext(stream))
+                assert b"later" in sent[-1]
+                await stream.aclose()
 
     run(work())
 

@@ -42,7 +42,7 @@ FLAGS = (
     "--disable-sync",
     "--no-sandbox",
 )
-PATIENCE = 20.0  # seconds
+PATIENCE = 40.0  # seconds
 LOOPBACK = ("127.0.0.1", "localhost")
 
 

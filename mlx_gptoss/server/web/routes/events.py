@@ -71,8 +71,8 @@ async def frames(
                     yield frame(page, place, "chat", state_of(page, found))
                 else:
                     for event in merge_deltas(missed):
+                        place = event.number  # more may come while this is sent
                         yield frame(page, event.number, event.name, event.value)
-                    place = found.log.last
                 if found.deleted:
                     yield sse_json({"id": found.id}, "gone")
                     return

@@ -27,8 +27,8 @@ export function Composer({ state }: { state: State }) {
     if (!facts?.private) keepDraft(key, text);
   }, [text]);
 
-  const add = async (given: Iterable<File>) => {
-    for (const file of given) {
+  const add = async (given: FileList | File[]) => {
+    for (const file of Array.from(given)) {
       const problem = await attach(file, setFiles);
       if (problem) store.say(problem);
     }
@@ -120,7 +120,7 @@ export function Composer({ state }: { state: State }) {
           tabIndex={-1}
           aria-label="Files"
           onChange={(event) => {
-            void add(event.currentTarget.files ?? []);
+            void add([...(event.currentTarget.files ?? [])]); // a copy: this empties it
             event.currentTarget.value = "";
           }}
         />
