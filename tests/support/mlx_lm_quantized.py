@@ -46,7 +46,8 @@ def write_with_mlx_lm(
 
 def decoded_by_mlx(folder: Path) -> checkpoints.Tensors:
     """Decode every matrix of such a folder with MLX, under transformers' names."""
-    stored = dict(mx.load(str(folder / "model.safetensors")))
+    stored = mx.load(str(folder / "model.safetensors"))
+    assert isinstance(stored, dict)
     table = json.loads((folder / "config.json").read_text())["quantization"]
     default = {key: table[key] for key in ("group_size", "bits", "mode")}
     seen: checkpoints.Tensors = {}
@@ -63,6 +64,7 @@ def decoded_by_mlx(folder: Path) -> checkpoints.Tensors:
                 else floats.astype(mx.float32)
                 for floats in (stored.get(f"{path}.{x}") for x in ("scales", "biases"))
             )
+            assert scales is not None
             tensor = mx.dequantize(tensor, scales, biases, **setting, dtype=mx.float32)
         seen[name] = np.array(tensor.astype(mx.float32))
     return fuse_gate_and_up(seen)

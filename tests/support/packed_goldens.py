@@ -11,6 +11,7 @@ library itself dequantizes it on a CPU.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def save(
     name: str,
     tensors: dict[str, Any],
     decoded: dict[str, Any],
-    settings: dict[str, object],
+    settings: Mapping[str, object],
 ) -> None:
     save_file = import_module("safetensors.torch").save_file
 
