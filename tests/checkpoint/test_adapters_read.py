@@ -36,6 +36,7 @@ from tests.support.adapter_files import (
 )
 from tests.support.checkpoints import hf_config, save_tensors, to_bfloat16
 
+DEMO = Path(__file__).parents[2] / "mlx_gptoss" / "demo"
 RAW = hf_config(num_hidden_layers=2)
 CONFIG = ModelConfig.from_dict(RAW)
 SQUARE = ModelConfig.from_dict(hf_config(intermediate_size=192, num_hidden_layers=2))
@@ -252,6 +253,14 @@ def test_the_file_of_an_adapter_means_its_folder(tmp_path: Path) -> None:
     folder = write_peft(tmp_path, loras, alpha=3)
     check(open_adapter(folder / PEFT, CONFIG), loras, 1.0)
     assert is_adapter_folder(folder)
+
+
+def test_the_digest_of_a_config_stays() -> None:
+    """Adapters that were saved would else belong to no model."""
+    config = ModelConfig.from_dict(json.loads((DEMO / "config.json").read_text()))
+    assert config_digest(config) == (
+        "f6a8bd3948f2ba6f1a2d066b4d81c377bbcf0a7376b38c557406591c28354f2a"
+    )
 
 
 def test_an_adapter_for_the_model_has_the_same_updates_and_digest(

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import numpy as np
 
@@ -14,10 +14,14 @@ from mlx_gptoss.format.config import ModelConfig
 def config_digest(config: ModelConfig) -> str:
     """Return the SHA-256 of the sizes and constants of a model, stop tokens left out.
 
-    Conversions of one checkpoint share it; other fine-tunes of the model do, too.
+    Conversions of one checkpoint share it; other fine-tunes of the model do, too. A
+    field at its default is left out: adapters may be older than the field.
     """
     values = asdict(config)
     del values["eos_token_ids"]
+    for field in fields(config):
+        if values.get(field.name) == field.default:
+            del values[field.name]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
