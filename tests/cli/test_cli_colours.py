@@ -27,6 +27,7 @@ KNOWN = {  # files that write control sequences or look for a terminal, and why
     "cli/streams.py": "buffering",
     "cli/terminal.py": "only if `coloured`",
     "cli/tune/progress.py": "only if `redraws`",
+    "cli/web_page.py": "opens a browser only for a person",
     "cli/progress.py of convert": "only if `redraws`; rich knows NO_COLOR",
 }
 
