@@ -204,6 +204,33 @@ def stalls_table() -> list[str]:
     return [*markdown(head, rows), provenance(run)]
 
 
+def tune_table() -> list[str]:
+    """Steps of training beside mlx-lm's, with MLX's own BLAS and with OpenBLAS."""
+    lines: list[str] = []
+    for run in (read_run("tune-demo"), read_run("tune-demo-openblas")):
+        result = run["result"]
+        work = result["work"]
+        rows = [
+            (
+                f"{one['name']}, weights {one['weights']}",
+                f"{one['step_s']:.3f} s",
+                f"{one['tokens_per_second']:,.0f}",
+                format_bytes(one["peak_memory"]),
+                "" if (plan := one["planned_memory"]) is None else format_bytes(plan),
+            )
+            for one in result["columns"]
+        ]
+        head = ("", "a step", "tokens per second", "peak memory", "planned")
+        lines += [
+            *markdown(head, rows),
+            f"{result['model']}, {work['rows']} rows of {work['tokens']} tokens, rank "
+            f"{work['rank']} on {', '.join(work['targets'])}: "
+            f"{result['speed_ratio']:.2f}x as fast as the better of mlx-lm's, packed "
+            f"weights in {result['memory_ratio']:.2f} of its memory. {provenance(run)}",
+        ]
+    return lines
+
+
 def exactness_table() -> list[str]:
     """The largest error of a logit against the float64 reference."""
     run = read_run("exactness")
@@ -223,6 +250,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "constrain": constrain_table,
     "stalls": stalls_table,
     "exactness": exactness_table,
+    "tune": tune_table,
 }
 
 
