@@ -279,8 +279,9 @@ def axe_script() -> list[str]:
 @pytest.mark.soak
 def test_five_thousand_tokens_leave_the_page_quick(chromium: Chromium) -> None:
     """No task over 100 ms, and memory bounded, while 5,000 tokens arrive."""
-    part = "Some **words** with `code`:\n\n- one\n- two\n\n```python\nx = 1\n```\n\n"
-    text = (part * (5000 // len(part) + 1))[:5000]  # a token for each character
+    words = [f"{n * 7919 % 1000:03}" for n in range(200)]  # no loop, which is cut
+    part = "Some **{0}** with `{0}`:\n\n- {0}\n- two\n\n```python\nx = {0}\n```\n\n"
+    text = "".join(map(part.format, words))[:5000]  # a token for each character
     runtime = scripted_runtime(FINAL.format(text))
     with runtime, page_server(runtime) as served:
         tab = chromium.open(served)

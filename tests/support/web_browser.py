@@ -117,9 +117,12 @@ class Tab:
     complaints: list[str] = field(default_factory=list)
 
     def ask(self, text: str) -> None:
-        """Type a question and send it."""
+        """Type a question and send it; return once it is shown."""
+        turns = self.page.locator(".turn")
+        before = turns.count()
         self.page.fill("#question", text)
         self.page.press("#question", "Enter")
+        turns.nth(before).wait_for()
 
     def ready(self) -> None:
         """Wait until nothing is being answered."""
