@@ -83,8 +83,8 @@ def test_generate_stays_within_the_memory_for_keys_and_values(
         cache = small.new_cache()
         small.logits(ids, cache)
 
-        for more in ({}, {"reuse": True}):
-            steps = list(small.generate(ids, stop_tokens={}, **more))
+        for reuse in (False, True):
+            steps = list(small.generate(ids, stop_tokens={}, reuse=reuse))
             assert (len(steps), steps[-1].finish_reason) == (3, "length")
         with pytest.raises(MemoryBudgetError, match="enough for 255 tokens"):
             small.generate([1] * STEP)
