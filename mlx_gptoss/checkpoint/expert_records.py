@@ -25,7 +25,7 @@ def expert_records(checkpoint: Checkpoint) -> dict[int, ExpertRecords]:
                 "quantized experts can be streamed from disk: convert them with "
                 "`mlx-gptoss convert`, or use `--experts resident`"
             )
-        if len(parameter.sources) > 1:
+        if len(parameter.sources) != 1:
             raise ConfigError(
                 f"`{checkpoint.folder}` has one tensor per expert, and only stacks of "
                 "experts can be streamed from disk: convert them with `mlx-gptoss "
