@@ -28,8 +28,10 @@ Catch the base class to handle them all:
         print(error)
 """
 
-from collections.abc import Sequence
-from typing import Any
+TYPE_CHECKING = False  # of `typing`, which takes longer to import than all this
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 
 class GptOssError(Exception):
@@ -96,7 +98,7 @@ class ExamplesError(GptOssError):
     `more` says that reading stopped at the limit, so there may be further ones.
     """
 
-    def __init__(self, mistakes: Sequence[str], *, more: bool = False) -> None:
+    def __init__(self, mistakes: "Sequence[str]", *, more: bool = False) -> None:
         self.mistakes = tuple(mistakes)
         self.more = more
         text = "\n".join(self.mistakes)
@@ -136,7 +138,7 @@ class AnswerFormatError(GptOssError):
     `reply` is the Reply as it is, without `parsed`.
     """
 
-    def __init__(self, message: str, reply: Any = None) -> None:
+    def __init__(self, message: str, reply: "Any" = None) -> None:
         super().__init__(message)
         self.reply = reply
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_gptoss.checkpoint.adapters.recognize import adapter_files, describe_adapter
-from mlx_gptoss.checkpoint.json_files import is_stale_index, read_json
+from mlx_gptoss.checkpoint.json_files import is_shard_name, is_stale_index, read_json
 from mlx_gptoss.checkpoint.safetensors_header import StoredTensor, read_header
 from mlx_gptoss.errors import CheckpointError, ConfigError
 from mlx_gptoss.format.file_names import CONFIG, GGUF, INDEX
@@ -145,8 +145,7 @@ def read_index(path: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"`{path}` has no `weight_map`: download it again")
     for tensor, name in weight_map.items():
-        plain = isinstance(name, str) and Path(name).name == name and "\\" not in name
-        if not plain or not name.endswith(".safetensors"):
+        if not is_shard_name(name):
             raise CheckpointError(
                 f"`{path}` places tensor `{tensor}` in {name!r}, expected the name of "
                 "a safetensors file in the same folder: do not use this checkpoint"

@@ -1,6 +1,7 @@
 """Read small JSON objects beside the weights."""
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,19 @@ def read_json(path: Path) -> dict[str, Any]:
 def is_stale_index(folder: Path, shards: Iterable[str]) -> bool:
     """Whether an index names none of a folder's weight files, but has others beside it.
 
-    `shards` are the names of files in the index.
+    `shards` are the names of files in the index. One with a name that no shard can have
+    is damaged, not stale.
     """
-    if any((folder / name).exists() for name in shards):
-        return False
+    for name in shards:
+        if not is_shard_name(name) or os.path.exists(folder / name):
+            return False
     return any(path.exists() for path in folder.glob(f"model{WEIGHTS}"))
+
+
+def is_shard_name(name: object) -> bool:
+    """Whether this is the name of a safetensors file, and not a path."""
+    plain = isinstance(name, str) and Path(name).name == name and "\\" not in name
+    return plain and str(name).endswith(".safetensors")
 
 
 def read_json_or_empty(path: Path) -> dict[str, Any]:

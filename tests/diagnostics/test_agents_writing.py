@@ -26,7 +26,17 @@ def in_child(tool: str, largest: int) -> subprocess.CompletedProcess[str]:
     """Set a tool up in a process that may write no file longer than `largest`."""
     limit = (largest, largest)
     return subprocess.run(
-        [sys.executable, "-m", "mlx_gptoss", "agents", "setup", tool, "-m", "demo"],
+        [
+            sys.executable,
+            "-m",
+            "mlx_gptoss",
+            "agents",
+            "setup",
+            tool,
+            "-m",
+            "demo",
+            "--default",
+        ],
         capture_output=True,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),

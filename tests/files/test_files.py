@@ -238,6 +238,7 @@ WRITERS = {  # files and rooms that write without `files/`, and why
     "diagnostics/agents/": "settings files of other programs, several at once",
     "diagnostics/bench/our_server.py": "a home for the measured server",
     "diagnostics/bench/random_checkpoint.py": "within a scratch folder",
+    "diagnostics/bench/training_engines.py": "within a scratch folder",
     "diagnostics/doctor/selftest.py": "within a scratch folder",
     "diagnostics/probe/disk.py": "within a scratch folder, bypassing the page cache",
     "engine/prompt_cache/file_format.py": "MLX writes the draft",

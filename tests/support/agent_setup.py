@@ -25,8 +25,9 @@ cli()
 
 
 def set_up(tool: str = "codex", *more: str) -> Result:
-    """Change the default settings of a tool."""
-    words = ["agents", "setup", tool, "-m", "demo", "--default", *more]
+    """Change the default settings of a tool, or those in a `--file`."""
+    chosen = [] if "--file" in more else ["--default"]
+    words = ["agents", "setup", tool, "-m", "demo", *chosen, *more]
     return CliRunner().invoke(cli, words)
 
 

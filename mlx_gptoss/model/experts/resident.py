@@ -33,6 +33,7 @@ from mlx_gptoss.model.experts import host
 from mlx_gptoss.model.experts.blocks import ExpertBlocks, rows_of_block
 from mlx_gptoss.model.experts.projection import Projection
 from mlx_gptoss.model.experts.swiglu import (
+    SWISH_SLOPE,  # noqa: F401 - a path that was documented
     interleaved_swiglu_in_training,
     swiglu,
     swiglu_in_training,
