@@ -4,7 +4,8 @@ r"""LaTeX's formulas as Unicode text: `\frac{a}{b} \le x^2` becomes `a/b ≤ x²
 
 Letters and digits are never dropped; a command without a known meaning is left as
 written. Matrices are written in one line, `[1 2; 3 4]`; rows of equations on one each.
-Knows formulas, not where they begin in a text.
+Knows formulas, not where they begin in a text. pylatexenc 2.11 is not used because it
+drops the brackets that a formula needs in one line: `\frac{a+b}{c}` becomes `a+b/c`.
 """
 
 # ruff: noqa: RUF001 - characters of mathematics look like others
