@@ -420,3 +420,23 @@ def test_telemetry_is_off_even_where_a_variable_says_on(
     assert server.downloads()
     assert not [request for request in server.requests if "harness" in request]
     assert not [agent for agent in server.agents if "agent/" in agent]
+
+
+@pytest.mark.parametrize(
+    "weights", ["pytorch_model.bin", "checkpoint-500/model.safetensors"]
+)
+def test_the_name_of_a_folder_that_cannot_be_read_stays_here(
+    hub: Hub,
+    server: HubServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    weights: str,
+) -> None:
+    """A model of another format, or a trainer's output, is not sought on the Hub."""
+    path = tmp_path / "owner" / "mine" / weights
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+
+    assert hub.resolve("owner/mine") == Path("owner/mine")
+    assert server.requests == []
