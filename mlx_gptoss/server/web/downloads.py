@@ -117,6 +117,9 @@ class ModelLibrary:
             state["state"] = "stopped"
         except GptOssError as error:
             state |= {"state": "failed", "problem": str(error)}
+        finally:
+            if state["state"] == "running":  # a fault of ours, which the log names
+                state |= {"state": "failed", "problem": "see the server's log"}
 
     def _check(self, model: str) -> Callable[[Path, int], None]:
         return download_check(model, self._options)
