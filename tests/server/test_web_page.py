@@ -22,6 +22,8 @@ FINAL = "<|channel|>final<|message|>{}<|return|>"
 THOUGHT = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
 YES, NO = FINAL.format("Yes."), FINAL.format("No.")
 LOOK = "<|channel|>commentary to=functions.look<|message|>{}<|call|>"
+# Exactly the name of the tool: else constraints make the answer a random one.
+LOOK_NOW = LOOK.replace("look", "look_now").format("{}")
 
 
 def run(work: Any) -> Any:
@@ -209,7 +211,7 @@ def test_a_stopped_answer_keeps_what_has_arrived_and_its_open_call() -> None:
     offer = ToolOffer({"look": lambda: opened(Tool.from_function(look_now))})
 
     async def work() -> None:
-        with answering(LOOK.format("{}")) as runtime:
+        with answering(LOOK_NOW) as runtime:
             async with open_page(runtime, offer=offer) as page:
                 wanted = {"tools": ["look", "unknown"]}
                 made = await page.ask("Look!", settings=wanted)
@@ -345,7 +347,7 @@ def test_a_server_that_ends_keeps_what_has_arrived_for_the_next(
     offer = ToolOffer({"look": lambda: opened(Tool.from_function(look_now))})
 
     async def work() -> None:
-        with answering(THOUGHT + LOOK.format("{}")) as runtime:
+        with answering(THOUGHT + LOOK_NOW) as runtime:
             async with open_page(runtime, store=sessions, offer=offer) as page:
                 made = await page.ask("Look!", settings={"tools": ["look"]})
                 await page.until(made["id"], lambda chat: chat["asking"])
@@ -370,7 +372,7 @@ def test_a_second_question_waits_for_the_first() -> None:
     offer = ToolOffer({"look": lambda: opened(Tool.from_function(look_now))})
 
     async def work() -> None:
-        with answering(LOOK.format("{}")) as runtime:
+        with answering(LOOK_NOW) as runtime:
             async with open_page(runtime, offer=offer) as page:
                 made = await page.ask("Look!", settings={"tools": ["look"]})
                 await page.until(made["id"], lambda chat: chat["asking"])
