@@ -89,9 +89,8 @@ async def _drive_async(
     except StopIteration:  # of the turn
         return
     finally:
-        if (
-            getgeneratorstate(turn) != GEN_CLOSED
-        ):  # the reader left, or its task was cancelled
+        # The reader left, or its task was cancelled:
+        if getgeneratorstate(turn) != GEN_CLOSED:
             end = asyncio.ensure_future(_end(turn, work))
             leaving.append(end)
             end.add_done_callback(leaving.remove)
