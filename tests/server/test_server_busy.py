@@ -56,6 +56,8 @@ def test_a_prompt_that_memory_can_never_hold_is_told_what_would_help() -> None:
         small = BatchOptions(kv_memory=3 * 2**20)
         with load("demo", batch=small) as runtime:
             async with asked(runtime, ServerSettings(date=DATE)) as client:
+                [served] = (await client.get("/v1/models")).json()["data"]
+                assert served["context_length"] == runtime.longest_sequence == 768
                 long = question("word " * 4000)
                 refused = await client.post("/v1/chat/completions", json=long)
                 brief = question("Hi!", max_tokens=4)

@@ -28,12 +28,12 @@ def status_line(conversation: "ChatSession") -> str:
 
 
 def context_used(conversation: "ChatSession") -> str:
-    """Format the tokens of the conversation and the context's size.
+    """Format the tokens of the conversation and the most that fit.
 
     A history can be longer than the context: a cut one still needs a closing token,
     and a resumed one may come from a larger context.
     """
-    used, limit = conversation.used, conversation.runtime.context
+    used, limit = conversation.used, conversation.runtime.longest_sequence
     if not limit:
         return f"{used:,} tokens"
     full = ", full" if used >= limit else ""

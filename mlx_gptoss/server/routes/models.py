@@ -59,6 +59,6 @@ def describe(models: Models, choice: ModelChoice) -> ListedModel:
         created=models.created,
         owned_by=OWNER,
         loaded=runtime is not None,
-        context_length=runtime.context if runtime else None,
+        context_length=runtime.longest_sequence if runtime else None,
         parent=None if choice.adapter is None else choice.model,
     )

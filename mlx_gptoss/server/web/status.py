@@ -26,7 +26,7 @@ def page_status(page: WebPage, found: OpenConversation | None) -> dict[str, Any]
     status |= {
         "chat": found.id,
         "loaded": runtime is not None,
-        "context": None if runtime is None else runtime.context,
+        "context": None if runtime is None else runtime.longest_sequence,
         "used": found.used,
     }
     answer = found.answer

@@ -91,7 +91,7 @@ async def count(body: MeasuredText, request: Request) -> JSONResponse:
     if runtime is not None:
         pieces = [Piece(body.text)]
         ids = await asyncio.to_thread(encode_within, pieces, runtime.tokenizer, None)
-        tokens = {"tokens": len(ids), "context": runtime.context}
+        tokens = {"tokens": len(ids), "context": runtime.longest_sequence}
     return reply(tokens)
 
 
