@@ -11,6 +11,8 @@ from functools import lru_cache
 import mlx.core as mx
 import numpy as np
 
+from mlx_gptoss.model.host_product import multiply
+
 QUERY_BLOCK = 64  # queries whose scores are in memory at once, of one key head
 # Fewer exponentials than this take less time than waiting for the arguments.
 MIN_SCORES = 16_384
@@ -72,7 +74,7 @@ def _attend_key_head(
         rows, last = end - start, S - L + end
         first = 0 if window is None else max(0, last - rows - window + 1)
         block = np.multiply(q[:, start:end], np.float32(scale))
-        flat = block.reshape(heads * rows, D) @ k[first:last].T
+        flat = multiply(block.reshape(heads * rows, D), k[first:last].T)
         scores = flat.reshape(heads, rows, last - first)  # the same memory
         masked = rows if window is None else last - first
         if rows > 1 or window is not None:
@@ -81,7 +83,7 @@ def _attend_key_head(
         scores -= highest[..., None]
         _exponentiate(scores)
         total = scores.sum(axis=-1) + np.exp(sinks[:, None] - highest)
-        found = (flat @ v[first:last]).reshape(heads, rows, D)
+        found = multiply(flat, v[first:last]).reshape(heads, rows, D)
         np.divide(found, total[..., None], out=y[:, start:end])
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from mlx_gptoss.format import mxfp4
 from mlx_gptoss.format.config import Quantization
+from mlx_gptoss.model.host_product import multiply
 from mlx_gptoss.model.linear import multiply_decoding
 
 WORD_BITS = 32
@@ -101,7 +102,7 @@ class Projection(nn.Module):
 
     def multiply_on_host(self, x: np.ndarray, expert_index: int) -> np.ndarray:
         """Multiply x (rows, in) float32 by one matrix in numpy -> (rows, out)."""
-        y = x @ self.host_matrix(expert_index)
+        y = multiply(x, self.host_matrix(expert_index))
         y += np.asarray(self.bias.astype(mx.float32))[expert_index]
         return y
 
