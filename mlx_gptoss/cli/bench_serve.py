@@ -110,6 +110,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="Tokens of the long prompts",
 )
+@click.option(
+    "--fairness",
+    metavar="SHARE",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Of our server, as of `serve`",
+)
 @bench_output
 @pass_services
 def serve(
@@ -136,7 +142,7 @@ def serve(
 
 def table(found: Any) -> str:
     """Return one row per server and number of streams, turns, ratios and notes."""
-    lines = [_levels(found), *_turns(found)]
+    lines = [_levels(found), *_beside(found), *_turns(found)]
     lines += [f"{side.name}: {side.failure}" for side in found.sides if side.failure]
     lines += [f"{side.name}: {note}" for side in found.sides for note in side.notes]
     for other in found.sides[1:]:
@@ -184,6 +190,18 @@ def _levels(found: Any) -> str:
     return aligned(rows, columns=len(head))
 
 
+def _beside(found: Any) -> list[str]:
+    """Return a line per server and number of streams beside which prompts were read."""
+    return [
+        f"{side.name}, {level.streams} streams: long prompts have their first token "
+        f"after {level.beside_first_token_s:.2f} s; meanwhile a stream keeps "
+        f"{_percent(level.beside_pace)} of its pace"
+        for side in found.sides
+        for level in side.levels
+        if level.beside_first_token_s is not None
+    ]
+
+
 def _turns(found: Any) -> list[str]:
     """Return a table of the turns, if several or if a server says what it read."""
     levels = [(side, level) for side in found.sides for level in side.levels]
@@ -209,6 +227,10 @@ def _turns(found: Any) -> list[str]:
 def _gaps(ratio: Any) -> str:
     named = (("next token", ratio.gap), ("longest gap", ratio.longest_gap))
     return "".join(f", {name} {gap:.2f}x" for name, gap in named if gap is not None)
+
+
+def _percent(share: float | None) -> str:
+    return "an unknown share" if share is None else f"{share:.0%}"
 
 
 def _milliseconds(seconds: float | None) -> str:

@@ -68,7 +68,7 @@ def serve(
     private = is_private() or given["no_store"]
     if private:  # neither answers nor prompts
         given["no_store"], options = True, replace(options, cache=None)
-    batch = batch_limits(given["parallel"], given["queue"])
+    batch = batch_limits(given["parallel"], given["queue"], given["fairness"])
     options = replace(options, harmony=True, batch=batch)
     settings, place = settings_of(**given), place_of(**given)
     sources = sources_of(models, options, services, given["adapter_folder"])

@@ -122,6 +122,13 @@ ANSWER_OPTIONS = (
         "[default: 64]",
     ),
     click.option(
+        "--fairness",
+        metavar="SHARE",
+        type=click.FloatRange(0, 1, max_open=True),
+        help="Share of its pace that a running answer keeps while prompts of others "
+        "are read; 0 reads prompts first [default: 0.25]",
+    ),
+    click.option(
         "--lazy", is_flag=True, help="Load the first model at its first request"
     ),
     click.option(

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -107,12 +107,18 @@ def sources_of(
     return [_source(name, model, options, services, folder) for name, model in given]
 
 
-def batch_limits(parallel: int | None, queue: int | None) -> "BatchOptions":
+def batch_limits(
+    parallel: int | None, queue: int | None, fairness: float | None
+) -> "BatchOptions":
     """Return the limits of concurrent requests; None is the library's default."""
     from mlx_gptoss.engine.scheduler import BatchOptions
 
-    given = {"max_running": parallel, "max_waiting": queue}
-    return BatchOptions(**{name: n for name, n in given.items() if n is not None})
+    limits: dict[str, Any] = {
+        "max_running": parallel,
+        "max_waiting": queue,
+        "fairness": fairness,
+    }
+    return BatchOptions(**{name: n for name, n in limits.items() if n is not None})
 
 
 def api_key(given: str | None, *, needed: bool, made: bool) -> str | None:

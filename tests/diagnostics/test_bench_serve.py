@@ -31,6 +31,7 @@ from mlx_gptoss.diagnostics.bench.serve_results import (
     StreamLevel,
     TurnLevel,
     busy_seconds,
+    pace_beside,
     summarize_round,
     take_medians,
 )
@@ -166,6 +167,18 @@ def test_a_round_is_summed_up() -> None:
         beside_first_token_s=7.0,
         turns=(TurnLevel(1, 1.0, 9, 6), TurnLevel(2, 0.5, 9, None)),
     )
+
+
+def test_the_pace_beside_long_prompts_is_a_share_of_the_pace_otherwise() -> None:
+    long = timing(14.0, asked=4.0)
+    slowed = timing(*range(5), 8, 12, *range(16, 20))  # every 4 s from 4 to 16
+    steady = timing(*range(20))
+    short = timing(5.0, 6.0)
+
+    assert pace_beside([slowed], [long]) == 0.25
+    assert pace_beside([slowed, steady], [long]) == 0.625
+    assert pace_beside([short], [long]) is None
+    assert pace_beside([slowed], []) is None
 
 
 def test_an_answer_of_another_length_cannot_be_compared() -> None:

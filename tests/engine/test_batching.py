@@ -216,7 +216,7 @@ def test_an_error_of_the_model_ends_all_and_the_next_is_served() -> None:
 
 
 def test_decoding_goes_on_while_a_long_prompt_is_read() -> None:
-    """Between two steps of an answer lies half a chunk of another's prompt at most."""
+    """Between two steps of an answer lies one chunk of another's prompt at most."""
     model = noisy()
     with Runtime(model, cache=CacheOptions(idle=False)) as runtime:
         first = Submission(runtime, IDS, SamplingParams(seed=1))  # goes on for ever
@@ -229,7 +229,8 @@ def test_decoding_goes_on_while_a_long_prompt_is_read() -> None:
 
     sizes = [len(feed) for feed in model.feeds]
     chunks = [n for n, size in enumerate(sizes) if size > len(IDS)]
-    assert {sizes[n] for n in chunks} == {256, 600 % 256}
+    assert sum(sizes[n] for n in chunks) == 600
+    assert len(chunks) > 1
     assert all(sizes[n + 1] == 1 for n in chunks)
     assert len(long.steps) == 12
 
@@ -357,44 +358,26 @@ def test_short_prompts_share_a_pass(fake: Runtime) -> None:
     assert passes == [4 * 6, 4]
 
 
-def test_prompts_have_their_share_of_a_pass(fake: Runtime) -> None:
-    """Of one that decodes and three that are read, three quarters of a chunk."""
-    chunk = fake._scheduler._batch.chunk
-    busy = Submission(fake, IDS, SamplingParams(seed=1))  # goes on for ever
-    while not busy.steps:
-        busy.ended.wait(0.001)
-
-    def submit_all() -> list[Submission]:
-        prompts = [[n, *([n] * (chunk - 1))] for n in range(3)]
-        fake.model.feeds.clear()
-        return [Submission(fake, ids, GREEDY) for ids in prompts]
-
-    for one in fake.run(submit_all):
-        one.wait()
-    busy.request.cancel()
-    busy.wait()
-
-    reads = [len(feed) for feed in fake.model.feeds if len(feed) > 1]
-    assert max(reads) == chunk * 3 // 4
-    assert min(reads) < chunk // 2  # while more of them decode
-
-
-def test_a_first_token_does_not_wait_for_prompts_of_others(fake: Runtime) -> None:
-    model, told = fake.model, []
+def test_a_first_token_does_not_wait_for_prompts_of_others() -> None:
+    """Even where prompts are read first."""
+    model, told = noisy(), []
+    batch = BatchOptions(fairness=0)
 
     def step(_: object) -> None:
         told.append(sum(len(feed) for feed in model.feeds))
 
-    def submit_both() -> list[Submission]:
-        short = Submission(fake, IDS, GREEDY, on_step=step)
-        return [short, Submission(fake, [n % 10 for n in range(2000)], GREEDY)]
+    with Runtime(model, cache=CacheOptions(idle=False), batch=batch) as runtime:
 
-    for one in fake.run(submit_both):
-        one.wait()
+        def submit_both() -> list[Submission]:
+            short = Submission(runtime, IDS, GREEDY, on_step=step)
+            return [short, Submission(runtime, [n % 10 for n in range(2000)], GREEDY)]
 
-    chunk = fake._scheduler._batch.chunk
+        for one in runtime.run(submit_both):
+            one.wait()
+        chunk = runtime._scheduler._batch.chunk
+
     assert told[0] == chunk + 1  # one pass of prompts, and its own step
-    assert told[1] == told[0] + chunk // 2 + (1 + chunk // 2)  # it rides with a chunk
+    assert told[1] == told[0] + chunk + (1 + chunk)  # it rides with a chunk
 
 
 def begun(runtime: Runtime, prompts: list[list[int]]) -> list[int]:

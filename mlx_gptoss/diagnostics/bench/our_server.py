@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
@@ -28,14 +29,20 @@ def arguments(options: LoadOptions) -> list[str]:
 
 
 class OurServer:
-    """`mlx-gptoss serve`, as a context manager that ends the process."""
+    """`mlx-gptoss serve`, as a context manager that ends the process.
 
-    def __init__(self, folder: Path, options: LoadOptions) -> None:
+    `more` are arguments of the command.
+    """
+
+    def __init__(
+        self, folder: Path, options: LoadOptions, more: Sequence[str] = ()
+    ) -> None:
         self._home = tempfile.TemporaryDirectory(prefix="mlx-gptoss-bench-")
         ready = Path(self._home.name) / "ready.json"
         self._output = (Path(self._home.name) / "errors").open("w+")
         command = ["-m", "mlx_gptoss", "serve", "--model", str(folder)]
         command += ["--port", "0", "--ready-file", str(ready), *arguments(options)]
+        command += more
         self._process = subprocess.Popen(
             [sys.executable, *command, "--exit-with-parent", "--no-store"],
             stdout=self._output,

@@ -105,6 +105,7 @@ def bench_serve(
     prefilled: bool = False,
     beside: int = 0,
     beside_tokens: int = 0,
+    fairness: float | None = None,
     stall_timeout: float = STALL_TIMEOUT_S,
     progress: ReportProgress = ignore_progress,
 ) -> ServeBench:
@@ -117,6 +118,7 @@ def bench_serve(
     prompts: "raw" or "chat".
     turns, think_time: requests of a conversation, and seconds between them.
     tail, prefilled, beside, beside_tokens: see `ServeLoad`.
+    fairness: of our server; None is its default.
     stall_timeout: seconds without a byte after which a server at a URL has failed.
 
     Raises GptOssError if ours cannot be measured; a failure of another is in the
@@ -142,7 +144,7 @@ def bench_serve(
         beside=beside,
         beside_tokens=beside_tokens,
     )
-    sides = [Side(NAME, lambda: start_own(folder, options))]
+    sides = [Side(NAME, lambda: start_own(folder, options, fairness))]
     for peer in peers:
         if peer == MLX_LM:
             sides.append(Side(peer, lambda: start_peer(folder, dtype)))
@@ -175,8 +177,11 @@ def bench_serve(
 
 
 @contextmanager
-def start_own(folder: Path, options: LoadOptions) -> Iterator[ServerAddress]:
-    with OurServer(folder, options) as server:
+def start_own(
+    folder: Path, options: LoadOptions, fairness: float | None
+) -> Iterator[ServerAddress]:
+    more = () if fairness is None else ("--fairness", str(fairness))
+    with OurServer(folder, options, more) as server:
         yield server.address
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from mlx_gptoss.diagnostics.bench.child_process import EngineFailure
@@ -37,6 +37,8 @@ class StreamLevel:
         the 99th percentile and the longest; None if no answer came in two parts.
     tokens: of an answer.
     beside_first_token_s: of the long prompts sent meanwhile; None without any.
+    beside_pace: tokens per second of a stream while those are read, as a share of the
+        same otherwise; None without any, or if a stream has too few tokens to tell.
     """
 
     streams: int
@@ -48,6 +50,7 @@ class StreamLevel:
     longest_gap_s: float | None = None
     tokens: float | None = None
     beside_first_token_s: float | None = None
+    beside_pace: float | None = None
     turns: tuple[TurnLevel, ...] = ()
 
 
@@ -135,11 +138,32 @@ def summarize_round(found: RoundTimings, tokens: int | None = None) -> StreamLev
         gaps[-1] if gaps else None,
         median(x.completion_tokens for x in answers),
         median(x.first - x.asked for x in found.beside) if found.beside else None,
+        pace_beside(answers, found.beside),
         tuple(
             _turn(n + 1, turn)
             for n, turn in enumerate(zip(*found.conversations, strict=True))
         ),
     )
+
+
+def pace_beside(
+    answers: Sequence[StreamTiming], beside: Sequence[StreamTiming]
+) -> float | None:
+    """Return the pace of streams while long prompts are read, relative to otherwise.
+
+    The median of the streams that have two gaps between tokens in either time.
+    """
+    if not beside:
+        return None
+    start, end = min(x.asked for x in beside), max(x.first for x in beside)
+    shares = []
+    for answer in answers:
+        gaps = list(pairwise(answer.arrivals))
+        within = [b - a for a, b in gaps if start <= a < end]
+        outside = [b - a for a, b in gaps if b <= start or a >= end]
+        if min(len(within), len(outside)) > 1 and sum(within):
+            shares.append(mean(outside) / mean(within))
+    return median(shares) if shares else None
 
 
 def busy_seconds(answers: Sequence[StreamTiming]) -> float:

@@ -9,6 +9,7 @@ kv_budget.py      which sequences fit at once, by bytes of keys and values
 cache_memory.py   whether the running sequences can grow
 batch.py          what is in a forward pass, and what follows from it
 prefill_queue.py  prefill order: the prompt that ends soonest
+prefill_pace.py   how many prompt tokens a pass reads
 masks.py          sequences that wait for a token mask
 forward_pass.py   one forward pass
 sampling.py       the next tokens of a pass

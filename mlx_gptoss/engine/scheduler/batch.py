@@ -1,10 +1,11 @@
 """The batch: one forward pass for all running sequences, and what follows from it.
 
 Decides what is in a pass: the next token of each sequence whose mask is there, and
-prompt chunks, fewer tokens of them while others decode. Knows nothing of queues,
-memory or readers.
+prompt chunks, as many tokens of them as leave the others their pace. Knows nothing of
+queues, memory or readers.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 from mlx_gptoss.engine.interfaces import LanguageModel
@@ -18,20 +19,19 @@ from mlx_gptoss.engine.scheduler.forward_pass import (
     as_model_error,
 )
 from mlx_gptoss.engine.scheduler.masks import ready_to_decode
+from mlx_gptoss.engine.scheduler.prefill_pace import PrefillPace
 from mlx_gptoss.engine.scheduler.prefill_queue import PrefillQueue
 from mlx_gptoss.engine.scheduler.sampling import ErrorScope, sample
 from mlx_gptoss.engine.scheduler.statistics import BatchCounters
 from mlx_gptoss.engine.sequence import DECODE, PREFILL, Sequence
-
-BUSY_CHUNK_DIVISOR = 4  # of a full chunk's tokens, a pass has at least a quarter
-MIN_CHUNK = 32  # tokens
 
 
 class Batch:
     """Runs passes. `isolate(sequence)` makes an error end that sequence only.
 
     `wake` is called when a mask that was waited for arrives. `chunk` is the most prompt
-    tokens per pass.
+    tokens per pass, `fairness` the share of its pace that an answer keeps while prompts
+    are read. `clock` returns seconds.
     """
 
     def __init__(
@@ -44,8 +44,12 @@ class Batch:
         *,
         adapters: LoadedAdapters,
         chunk: int,
+        fairness: float,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.chunk = chunk
+        self._pace = PrefillPace(chunk, fairness)
+        self._clock = clock
         self._prompts = prompts
         self._counters = counters
         self._isolate = isolate
@@ -69,13 +73,21 @@ class Batch:
 
     def run_pass(self, running: list[Sequence]) -> None:
         """Prefill a little and decode one token of each sequence that can."""
-        chunks = list(self._next_chunks(running))
-        decoding = self._begin_steps(running)
+        start = self._clock()
+        self._attach_caches()
+        steps = self._begin_steps(running)
+        chunks = list(self._next_chunks(self._prompt_budget(running, steps)))
+        decoding = steps
         if chunks:  # a first token does not wait for the prompts of others
-            first = [row for row in decoding if not row.sequence.tokens]
-            decoding = [row for row in decoding if row.sequence.tokens]
+            first = [row for row in steps if not row.sequence.tokens]
+            decoding = [row for row in steps if row.sequence.tokens]
             self._run_steps(first, [])
         self._run_steps(decoding, chunks)
+        self._pace.record(
+            decoding=sum(row.token is not None for row in steps),
+            prompt_tokens=sum(len(row.chunk) for row in chunks),
+            seconds=self._clock() - start,
+        )
 
     def _run_steps(self, decoding: list[PassRow], chunks: list[PassRow]) -> None:
         """Start the passes of some rows, and report the steps of those that decode."""
@@ -86,16 +98,18 @@ class Batch:
         if chunks:
             self._record_chunks(rows)
 
-    def _next_chunks(self, running: list[Sequence]) -> Iterator[PassRow]:
-        """Yield the prompt chunks of this pass, from as many prompts as it takes."""
+    def _attach_caches(self) -> None:
+        """Give a cache to each prompt that need not wait for another's prefix."""
         while (sequence := self._prefill_queue.next_to_attach()) is not None:
             with self._isolate(sequence):
                 self._attach_cache(sequence)
             if sequence.lease is None:  # it has ended
                 self._prefill_queue.remove(sequence)
-        left, smallest = self._prompt_budget(running), min(MIN_CHUNK, self.chunk)
-        taken: list[Sequence] = []
-        while left >= smallest:
+
+    def _next_chunks(self, budget: int) -> Iterator[PassRow]:
+        """Yield the prompt chunks of this pass, from as many prompts as it takes."""
+        left, taken = budget, list[Sequence]()
+        while left >= self._pace.smallest:
             sequence = self._prefill_queue.next(taken)
             if sequence is None:
                 return
@@ -108,18 +122,15 @@ class Batch:
                 else:  # it resumes, and all of it is cached
                     self._prefill_queue.remove(sequence)
 
-    def _prompt_budget(self, running: list[Sequence]) -> int:
-        """The most prompt tokens of a pass: the share of the prompts in all sequences.
-
-        So most of a pass reads while many wait to be read and few decode, and the
-        other way round; at least a quarter of a full chunk.
-        """
+    def _prompt_budget(self, running: list[Sequence], steps: list[PassRow]) -> int:
+        """Return the most prompt tokens of a pass with these steps."""
         reading = sum(1 for _ in self._prefill_queue)
-        decoding = sum(sequence.state == DECODE for sequence in running)
-        if not decoding:
-            return self.chunk
-        share = self.chunk * reading // (reading + decoding)
-        return max(MIN_CHUNK, self.chunk // BUSY_CHUNK_DIVISOR, share)
+        if not reading:
+            return 0
+        # Those that wait for a mask will decode soon.
+        decoding = len(steps) or sum(one.state == DECODE for one in running)
+        size = self._pace.next_chunk(reading=reading, decoding=decoding)
+        return size if steps else max(size, self._pace.smallest)
 
     def _attach_cache(self, sequence: Sequence) -> None:
         """Lease the cache with the longest known prefix; start or resume there."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mlx_gptoss.errors import ConfigError
 
-DEFAULT_RUNNING, DEFAULT_WAITING = 16, 64
+DEFAULT_RUNNING, DEFAULT_WAITING, DEFAULT_FAIRNESS = 16, 64, 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +15,8 @@ class BatchOptions:
     max_waiting: most requests in the queue; more are refused with BusyError.
     kv_memory: most bytes of keys and values of the running requests; None takes what
         the memory plan of the model leaves for them.
+    fairness: the share of its pace that an answer keeps while prompts of others are
+        read, from 0 (prompts first) up to, but not including, 1.
 
     Raises ConfigError for a value out of range.
     """
@@ -22,6 +24,7 @@ class BatchOptions:
     max_running: int = DEFAULT_RUNNING
     max_waiting: int = DEFAULT_WAITING
     kv_memory: int | None = None
+    fairness: float = DEFAULT_FAIRNESS
 
     def __post_init__(self) -> None:
         for name, least in (("max_running", 1), ("max_waiting", 0)):
@@ -29,3 +32,7 @@ class BatchOptions:
                 raise ConfigError(
                     f"`{name}` is {getattr(self, name)}, expected {least} or more"
                 )
+        if not 0 <= self.fairness < 1:
+            raise ConfigError(
+                f"`fairness` is {self.fairness}, expected 0 or more and less than 1"
+            )

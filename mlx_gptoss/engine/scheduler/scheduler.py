@@ -94,6 +94,7 @@ class Scheduler:
             self.wake,
             adapters=adapters,
             chunk=chunk,
+            fairness=options.fairness,
         )
         self._idle_work = IdleWork(self._prefill_ahead)
         self._condition = threading.Condition()
