@@ -10,6 +10,8 @@ PROGRAM = "mlx-gptoss"
 VARIABLE = "_MLX_GPTOSS_COMPLETE"  # as click derives it from the program's name
 # `eval` in a .zshrc may come before zsh's completion is started.
 START_ZSH = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }"
+# A comma in a word or in its summary is no separator.
+FISH_SPLIT, FISH_SPLIT_ONCE = 'string split ","', 'string split --max 1 ","'
 
 
 @click.command(short_help="Complete commands, models and sessions in a shell")
@@ -33,4 +35,6 @@ def completion(context: click.Context, shell: str) -> None:
     if shell == "zsh":
         first, _, rest = script.partition("\n")
         script = f"{first}\n{START_ZSH}\n{rest}"
+    elif shell == "fish":
+        script = script.replace(FISH_SPLIT, FISH_SPLIT_ONCE)
     click.echo(script)

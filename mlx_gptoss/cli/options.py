@@ -11,7 +11,7 @@ import click
 
 from mlx_gptoss.checkpoint.hub.local_models import resolve_spelling
 from mlx_gptoss.cli.settings import default_model
-from mlx_gptoss.cli.shell_words import complete_models
+from mlx_gptoss.cli.shell_words import complete_adapters, complete_models
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.memory import parse_bytes
@@ -88,6 +88,7 @@ adapter_option = click.option(
     "adapters",
     metavar="[NAME=]ADAPTER[:SCALE]",
     multiple=True,
+    shell_complete=complete_adapters,
     help="Load an adapter (LoRA): a folder or a Hub id, times SCALE; may be repeated",
 )
 SET_BY_COMMANDS = {"harmony", "cache", "batch"}  # fields without an option of their own

@@ -1,9 +1,10 @@
-"""Words that a shell completes: names of models, ids of conversations.
+"""Words that a shell completes: models, adapters, ids of conversations.
 
 Reads small files and prints nothing: an error completes nothing, because a shell has no
 place to show it.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +12,7 @@ import click
 from mlx_gptoss.checkpoint.hub.local_models import is_path
 from mlx_gptoss.cli.terminal import CONTROL
 from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.format.file_names import ADAPTER_CONFIG
 from mlx_gptoss.memory.units import format_bytes
 
 if TYPE_CHECKING:
@@ -39,6 +41,36 @@ def complete_models(
         CompletionItem(one.name, help=f"{format_bytes(one.bytes)}, {one.kind}")
         for one in found
         if one.name.startswith(begun)
+    ]
+
+
+def complete_adapters(
+    context: click.Context, parameter: click.Parameter, begun: str
+) -> "list[CompletionItem]":
+    """Return the folders of adapters that begin so; others, to descend into, if none.
+
+    `begun` may have a NAME= before the folder.
+    """
+    from click.shell_completion import CompletionItem
+
+    name, equals, place = begun.rpartition("=")
+    found = [f"{name}{equals}{one}" for one in _adapters(place)]
+    if found or equals:
+        return [CompletionItem(one) for one in found]
+    return [CompletionItem(begun, type="dir")] if is_path(begun) else []
+
+
+def _adapters(begun: str) -> list[str]:
+    """Return the folders of adapters whose paths begin so."""
+    folder = begun[: begun.rfind("/") + 1]
+    try:
+        inside = sorted(Path(folder or ".").expanduser().iterdir())
+    except (OSError, RuntimeError):  # RuntimeError: `~nobody/x`
+        return []
+    return [
+        folder + path.name
+        for path in inside
+        if (folder + path.name).startswith(begun) and (path / ADAPTER_CONFIG).is_file()
     ]
 
 

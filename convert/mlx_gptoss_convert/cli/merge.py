@@ -6,6 +6,7 @@ import click
 
 from mlx_gptoss.cli.given import refuse_given
 from mlx_gptoss.cli.options import model_argument
+from mlx_gptoss.cli.shell_words import complete_adapters
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss_convert.cli.ending import says_how_to_resume, show_next
 from mlx_gptoss_convert.cli.sources import find_adapter, find_source
@@ -21,7 +22,7 @@ OUTPUTS = ("mlx", "hf", "gguf", "peft", "mlx-lm")
 
 @click.command(name="merge", short_help="Merge an adapter into a model")
 @model_argument(metavar="MODEL")
-@click.argument("adapter", metavar="ADAPTER")
+@click.argument("adapter", metavar="ADAPTER", shell_complete=complete_adapters)
 @click.argument("dst", metavar="DST", type=click.Path(path_type=Path))
 @recipe_option
 @click.option(
