@@ -263,7 +263,7 @@ class BaseChat:
     def from_json(
         cls, runtime: Runtime, data: Mapping[str, Any] | str, **options: Any
     ) -> Self:
-        """Read the value of `to_json`, or its text; `options` are those of Chat.
+        """Read `data`, a value of `to_json` or its text; `options` are those of Chat.
 
         They override what was saved. An adapter that `runtime` does not have is left
         out. Raises PromptError for anything else.

@@ -151,7 +151,7 @@ class Chat(BaseChat):
     def submit_result(
         self, call_id: str, text: str, *, timeout: float | None = None
     ) -> Iterator[Event]:
-        """Answer a waiting call; once all are answered, the model continues.
+        """Answer the waiting call `call_id` with `text`; after the last, go on.
 
         Results may come in any order; each is kept at once, in the order of the calls.
         There are no events while other calls wait. Raises PromptError

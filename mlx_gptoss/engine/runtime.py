@@ -224,7 +224,7 @@ class Runtime:
         return self._active
 
     def use_adapter(self, name: str | None) -> None:
-        """Make an adapter the active one; None is the model without an adapter.
+        """Make the adapter `name` the active one; None is the model without an adapter.
 
         Answers that have begun keep theirs. Raises ConfigError if it is not loaded.
         """
@@ -251,7 +251,7 @@ class Runtime:
             self.run(self._replan, plan)
 
     def remove_adapter(self, name: str) -> None:
-        """Remove an adapter; running requests keep it. Raises ConfigError."""
+        """Remove the adapter `name`; running requests keep it. Raises ConfigError."""
         self._adapters.remove(name)
         if self._active == name:
             self._active = None

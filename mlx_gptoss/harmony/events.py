@@ -20,7 +20,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Reasoning(Event):
-    """A piece of the chain of thought (channel `analysis`)."""
+    """A piece of the chain of thought (channel `analysis`): `text` to append."""
 
     text: str
 
@@ -34,7 +34,7 @@ class Preamble(Event):
 
 @dataclass(frozen=True)
 class Answer(Event):
-    """A piece of the answer (channel `final`)."""
+    """A piece of the answer (channel `final`): `text` to append to what came before."""
 
     text: str
 
@@ -67,6 +67,7 @@ class ToolCallDelta:
 class ToolCall(Event):
     """A call that may be run: its tool is known and its arguments are parsed.
 
+    `id` names the call in a ToolResult and in `submit_result`, `name` the tool;
     `arguments` is a JSON object as text; plain code for the `python` tool.
     """
 
@@ -79,6 +80,7 @@ class ToolCall(Event):
 class ToolCallFailed(Event):
     """A call that must not be run; `problem` is the result to show the model.
 
+    `id` and `name` are those of a ToolCall, `text` is what stands as its arguments.
     `cut_off` marks a call without an end: the token limit was reached or the turn was
     stopped within it.
     """
@@ -92,7 +94,7 @@ class ToolCallFailed(Event):
 
 @dataclass(frozen=True)
 class ToolResult(Event):
-    """The result of the call with that id, as the model reads it."""
+    """The result of the call `id`: the `text` that the model reads."""
 
     id: str
     text: str
@@ -124,7 +126,10 @@ class Repaired:
 
 @dataclass(frozen=True)
 class Done(Event):
-    """The end of a turn; `finish_reason` is stop, length, tool_calls or cancelled."""
+    """The end of a turn; `finish_reason` is stop, length, tool_calls or cancelled.
+
+    `stats` are the Statistics of the turn: counts of tokens, seconds, peak memory.
+    """
 
     finish_reason: str
     stats: Any = None

@@ -128,6 +128,10 @@ Content = str | SystemContent | DeveloperContent
 class Message:
     """One message. `recipient` is its addressee, `name` the author within the role.
 
+    `role` is system, developer, user, assistant or tool; `content` its text, or the
+    settings of a system or developer message. `channel` is analysis, commentary or
+    final for the assistant's messages, else None, and `content_type` what follows
+    `<|constrain|>`, such as `json`.
     `ended` notes why the turn was cut short behind the message; prompts do not show it
     and comparison ignores it.
     """

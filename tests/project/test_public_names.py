@@ -6,6 +6,7 @@ import pydoc
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -54,6 +55,42 @@ def test_a_docstring_names_every_argument(name: str) -> None:
 
     assert [n for n in sorted(given) if not re.search(rf"\b{n}\b", text)] == []
     assert "Error" in text  # what it raises
+
+
+def public_things() -> dict[str, Any]:
+    """Return the public classes and functions, and what they define, by name."""
+    found: dict[str, Any] = {}
+    for name in mlx_gptoss.__all__:
+        thing = getattr(mlx_gptoss, name)
+        if isinstance(thing, str):
+            continue
+        found[name] = thing
+        for kind in inspect.getmro(thing) if inspect.isclass(thing) else ():
+            if kind.__module__.startswith("mlx_gptoss."):
+                own = {n: m for n, m in vars(kind).items() if not n.startswith("_")}
+                for member, value in own.items():
+                    function = getattr(value, "__func__", value)  # of a class method
+                    if inspect.isfunction(function) or isinstance(value, property):
+                        found[f"{name}.{member}"] = function
+    return found
+
+
+PUBLIC = public_things()
+# "Arguments are those of Chat", and so on.
+DOCUMENTED_ELSEWHERE = {"AsyncChat", "answer_all_async", "Sessions"}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_docstring_names_all_fields_and_arguments(name: str) -> None:
+    thing = PUBLIC[name]
+    text = inspect.getdoc(thing) or ""
+    assert text
+    if isinstance(thing, property) or name in DOCUMENTED_ELSEWHERE | {"GptOssError"}:
+        return
+    owner = PUBLIC[name.partition(".")[0]]
+    told = f"{text} {inspect.getdoc(owner)}"
+    given = set(inspect.signature(thing).parameters) - UNNAMED
+    assert [n for n in sorted(given) if not re.search(rf"\b{n}\b", told)] == []
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -53,7 +53,8 @@ class Sessions:
     """The saved chats of a user, in one SQLite file.
 
     Any thread, and several processes, may use the file at once. Every method raises
-    SessionError if the file cannot be used.
+    SessionError if the file cannot be used, and those that take an `id`, the start of
+    which suffices, for one that no chat or several chats have. Use `open` to make one.
     """
 
     def __init__(self, database: ChatDatabase, say: Callable[[str], None]) -> None:
@@ -116,7 +117,7 @@ class Sessions:
             self._revisions.pop(chat.id, None)
 
     def list(self, limit: int | None = None) -> tuple[ChatSummary, ...]:
-        """Return the chats, the most recently updated first."""
+        """Return the chats, or the first `limit`, the most recently updated first."""
         with self._database.reading() as db:
             found = db.execute(
                 "SELECT id, title, created, updated, turns FROM chats "
@@ -169,7 +170,7 @@ class Sessions:
         return json.loads(chat["data"]) | {"messages": messages}
 
     def markdown(self, id: str) -> str:
-        """Return a chat as a Markdown document."""
+        """Return the chat `id` as a Markdown document."""
         from mlx_gptoss.chat.sessions.markdown import as_markdown  # noqa: PLC0415 - MLX
 
         return as_markdown(self.load(id))
@@ -181,7 +182,7 @@ class Sessions:
         return full
 
     def delete_all(self, ids: Sequence[str] | None = None) -> int:
-        """Delete these chats, or all, securely, in one transaction.
+        """Delete the chats `ids`, or all, securely, in one transaction.
 
         Returns how many there were. What is deleted is overwritten in the file.
         """
@@ -200,7 +201,7 @@ class Sessions:
         return count
 
     def questions(self, ids: Sequence[str] | None = None) -> "list[str]":
-        """Return the user's messages in these chats, or in all."""
+        """Return the user's messages in the chats `ids`, or in all."""
         with self._database.reading() as db:
             condition = rows.ids_condition(db, ids)
             stored = db.execute(f"SELECT data FROM messages WHERE chat {condition}")

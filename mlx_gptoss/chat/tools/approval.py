@@ -50,7 +50,11 @@ class Approval:
 
     @classmethod
     def of(cls, source: "ApprovalLike") -> "Approval":
-        """Build one from a policy for all tools, or a function that decides."""
+        """Build one from a policy for all tools, or a function that decides.
+
+        `source` is "ask", "allow" or "deny", a function that takes a ToolCall, or an
+        Approval. Raises PromptError for anything else.
+        """
         if isinstance(source, Approval):
             return source
         return cls("ask", ask=source) if callable(source) else cls(source)

@@ -78,6 +78,8 @@ class Tool:
     ) -> "Tool":
         """Describe a tool by a JSON schema; `function` gets the arguments by name.
 
+        `parameters` is a schema of type object. Without a function the caller answers
+        (see `Chat.submit_result`). Raises PromptError for an empty name.
         Arguments that the schema does not name are refused, unless it has
         `additionalProperties`.
         """
@@ -104,7 +106,8 @@ class Tool:
         """Call the function with JSON arguments; return the result or error as text.
 
         A tool never ends a conversation: the model reads the error. With a limit of
-        `seconds`, the function runs in a thread of its own.
+        `seconds`, the function runs in a thread of its own. `cancelled` says whether
+        the result is no longer awaited.
         """
         call = self._prepare(arguments)
         if isinstance(call, str):
@@ -129,7 +132,9 @@ class Tool:
         seconds: float | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> str:
-        """Do what `run` does, without blocking the running event loop.
+        """Do what `run` does with `arguments`, without blocking the running event loop.
+
+        `seconds` and `cancelled` are those of `run`, and errors are text, too.
 
         An async function runs in this loop, any other in a thread of its own.
         """

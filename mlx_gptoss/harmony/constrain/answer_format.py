@@ -20,6 +20,8 @@ ANY_OBJECT: JsonSchema = {"type": "object"}
 class AnswerFormat:
     """A grammar for the answer: a JSON schema, a regular expression, Lark, or GBNF.
 
+    Make one with `json_schema`, `regex`, `lark` or `grammar`. `kind` says which, and
+    `source` is the schema or the text; `name` and `description` are those of a schema.
     `in_prompt` shows the schema in the instructions, too. A `strict` schema is enforced
     exactly or refused; of any other, keywords that no grammar expresses are left
     unenforced.
@@ -46,14 +48,18 @@ class AnswerFormat:
         description: str = "",
         strict: bool = False,
     ) -> "AnswerFormat":
-        """Allow what a JSON schema allows, and show it in the prompt."""
+        """Allow what a JSON schema allows, and show it in the prompt.
+
+        `name` and `description` stand above it there; `strict` is that of the class. A
+        schema that cannot be compiled raises PromptError with the first answer.
+        """
         return cls(
             "json_schema", schema, name, description, in_prompt=True, strict=strict
         )
 
     @classmethod
     def regex(cls, pattern: str) -> "AnswerFormat":
-        """Allow what matches a regular expression as a whole; without look-around."""
+        """Allow what matches a `pattern` without look-around as a whole."""
         return cls("regex", pattern)
 
     @classmethod
@@ -63,7 +69,10 @@ class AnswerFormat:
 
     @classmethod
     def grammar(cls, text: str) -> "AnswerFormat":
-        """Allow a grammar in Lark, or in llama.cpp's GBNF with start symbol `root`."""
+        """Allow a grammar, `text` in Lark or llama.cpp's GBNF with start symbol `root`.
+
+        A grammar that cannot be read raises PromptError with the first answer.
+        """
         return cls("grammar", text)
 
     @classmethod
@@ -71,6 +80,9 @@ class AnswerFormat:
         cls, value: "AnswerFormat | Mapping[str, Any] | None"
     ) -> "AnswerFormat | None":
         """Convert a `response_format` of OpenAI's API; None for plain text.
+
+        `value` is an object with a `type`: text, json_object, json_schema, regex, lark
+        or grammar. Raises PromptError for any other.
 
         A `json_object` with a `schema`, which llama-server accepts and older clients
         send, is taken as that schema.

@@ -27,7 +27,8 @@ class Constraints:
     `enforce`: "all" constrains headers and the arguments of calls, "headers" leaves
     arguments free, "off" leaves everything to the model. `tool_choice` is auto, none,
     required, or the name of a tool; a forced call follows a single message of
-    reasoning. `response_format` constrains the answer (channel `final`) only;
+    reasoning. `parallel_tool_calls=False` allows one call at a time.
+    `response_format` constrains the answer (channel `final`) only;
     `max_reasoning_tokens` closes the reasoning of a turn, so that the answer follows.
     `loop_guard` ends text that repeats itself. `stop` are strings that end the answer;
     they are searched on `final` only. `calls_on_analysis` accepts a function call there
