@@ -24,6 +24,11 @@ log = logging.getLogger(__name__)
 INVALID_REQUEST = "invalid_request_error"
 MAX_MESSAGE_CHARACTERS = 2000  # a message may repeat text of the client
 INTERNAL_MESSAGE = "internal error: the server's log says more"
+OLLAMA_PATHS = "/api/"
+LM_STUDIO_PATHS = (
+    "/api/v0/",
+    "/api/v1/",
+)  # beside Ollama's, with errors of OpenAI's form
 UNAVAILABLE_MESSAGE = "the model cannot be used: the server's log says why"
 
 
@@ -31,8 +36,8 @@ UNAVAILABLE_MESSAGE = "the model cannot be used: the server's log says why"
 class ApiError(Exception):
     """An error of OpenAI's API; `param` is the field at fault.
 
-    `anthropic_message` is Anthropic's wording, if clients depend on it. Texts that are
-    far too long are abbreviated.
+    `anthropic_message` and `ollama_message` are the wording of those APIs, if clients
+    depend on it. Texts that are far too long are abbreviated.
     """
 
     status: int
@@ -42,6 +47,7 @@ class ApiError(Exception):
     type: str = INVALID_REQUEST
     headers: Mapping[str, str] = field(default_factory=dict)
     anthropic_message: str | None = None
+    ollama_message: str | None = None
 
     def __post_init__(self) -> None:
         self.message = abbreviate(self.message)
@@ -102,6 +108,9 @@ def model_not_found(model: str, known: list[str]) -> ApiError:
         f"The model `{model}` does not exist: this server has {names}",
         "model_not_found",
         "model",
+        ollama_message=abbreviate(
+            f"model '{model}' not found: this server has {names}"
+        ),
     )
 
 
@@ -178,8 +187,15 @@ def anthropic_body(error: ApiError) -> dict[str, Any]:
     return {"type": "error", "error": fields, "request_id": None}
 
 
+def ollama_body(error: ApiError) -> dict[str, Any]:
+    """Return Ollama's form of an error."""
+    return {"error": error.ollama_message or error.message}
+
+
 def error_body(path: str, error: ApiError) -> dict[str, Any]:
     """Return an error in the form that clients of a route expect."""
     if path.startswith("/v1/messages"):
         return anthropic_body(error)
+    if path.startswith(OLLAMA_PATHS) and not path.startswith(LM_STUDIO_PATHS):
+        return ollama_body(error)
     return error.body

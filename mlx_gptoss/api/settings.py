@@ -45,6 +45,7 @@ class ServerSettings:
     reserves a quarter of the room for the answer. `sampling` applies to fields that a
     request leaves out. `date` None is today. `store` is the folder for files, None for
     no files. `log_prompts` writes prompts to the log, which otherwise has none.
+    `ollama` serves Ollama's API, too.
     """
 
     api_key: str | None = field(default=None, repr=False)
@@ -61,3 +62,4 @@ class ServerSettings:
     date: str | None = None
     log_prompts: bool = False
     store: Path | None = None
+    ollama: bool = True

@@ -135,6 +135,7 @@ def settings_of(
         loop_guard=not given["no_loop_guard"],
         sampling=SamplingParams(temperature=given["temperature"], top_p=given["top_p"]),
         log_prompts=given["log_prompts"],
+        ollama=not given["no_ollama"],
         store=None if no_store else config_folder() / STORE,
     )
 

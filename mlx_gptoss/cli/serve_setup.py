@@ -20,7 +20,7 @@ from mlx_gptoss.cli.input_lines import text_expected
 from mlx_gptoss.cli.options import named_model
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.terminal import note
-from mlx_gptoss.errors import MemoryBudgetError
+from mlx_gptoss.errors import GptOssError, MemoryBudgetError
 from mlx_gptoss.server.log_file import LogFile
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mlx_gptoss.format.config import ModelConfig
     from mlx_gptoss.memory import Plan
     from mlx_gptoss.server.adapters import AdapterFolder
+    from mlx_gptoss.server.model_facts import ModelFacts
     from mlx_gptoss.server.models import ModelSource
 
 KEY_VARIABLE = "MLX_GPTOSS_API_KEY"
@@ -221,6 +222,16 @@ def _source(
         checkpoint = open_checkpoint(folder, strict=options.strict)
         return plan_checkpoint(checkpoint, with_folder(checkpoint.config))
 
+    def facts() -> "ModelFacts | None":
+        from mlx_gptoss.checkpoint import open_checkpoint
+        from mlx_gptoss.server.model_facts import facts_of_checkpoint
+
+        try:
+            folder = services.fetch(model, offline=True)
+            return facts_of_checkpoint(open_checkpoint(folder, strict=options.strict))
+        except (GptOssError, OSError):  # not on this machine, or not whole
+            return None
+
     def load() -> "Runtime":
         from mlx_gptoss.checkpoint import open_checkpoint
 
@@ -245,4 +256,4 @@ def _source(
         more = [f"{key}={path}" for key, path in found.items() if key not in named]
         return replace(options, adapters=(*options.adapters, *more))
 
-    return ModelSource(name, load, plan, named, adapters)
+    return ModelSource(name, load, plan, named, adapters, facts)

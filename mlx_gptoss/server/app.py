@@ -36,6 +36,8 @@ from mlx_gptoss.server.routes import (
     messages,
     metrics,
     models,
+    ollama,
+    ollama_models,
     responses,
 )
 from mlx_gptoss.server.service import Service
@@ -52,6 +54,7 @@ ROUTERS = (
     metrics.router,
     docs.router,
 )
+OLLAMA_ROUTERS = (ollama.router, ollama_models.router)
 # FastAPI would otherwise report requests, with bodies, to any collector configured.
 NO_TELEMETRY: TelemetryConfig = {
     "tracing": False,
@@ -110,7 +113,8 @@ def create_app(
         else [],
     )
     app.state.service, app.state.page = service, page
-    for router in (*ROUTERS, *PAGE_ROUTERS):
+    others = OLLAMA_ROUTERS if settings.ollama else ()
+    for router in (*ROUTERS, *others, *PAGE_ROUTERS):
         app.include_router(router)
     for kind, handler in HANDLERS.items():
         app.add_exception_handler(kind, handler)

@@ -1,6 +1,7 @@
 """JSON bodies of requests, parsed without blocking the event loop.
 
     router = APIRouter(route_class=JsonBodyRoute)
+    router = APIRouter(route_class=AnyBodyRoute)   # whatever type a body is said to be
 
 Short bodies are parsed on the event loop by FastAPI, longer ones and those with tools
 in a thread; bodies of many values use a decoder that releases the GIL. Oversized bodies
@@ -11,7 +12,7 @@ import json
 import json.scanner
 import re
 from collections.abc import Callable, Coroutine
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from mlx_gptoss.api.errors import ApiError
 from mlx_gptoss.api.limits import check_count
@@ -26,6 +28,7 @@ from mlx_gptoss.api.settings import RequestLimits
 
 SHORT_BODY = 2**15  # bytes: a few milliseconds
 MANY_VALUES = 2**14  # values
+CONTENT_TYPE = b"content-type"
 TOOLS_KEY = b'"tools"'  # tools are parsed and checked in threads only
 BODY = "body"  # the parameter name in routes
 VALUE_MARKS = (b",", b"[", b"{")  # one precedes each value
@@ -68,6 +71,8 @@ class BodyRequest(Request):
 class JsonBodyRoute(APIRoute):
     """A route whose `body` is parsed by `BodyRequest`."""
 
+    any_type: ClassVar[bool] = False
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         model = get_type_hints(self.endpoint).get(BODY)
@@ -75,7 +80,8 @@ class JsonBodyRoute(APIRoute):
             return handle
 
         async def read_and_handle(request: Request) -> Response:
-            own = BodyRequest(request.scope, request.receive)
+            scope = as_json(request.scope) if self.any_type else request.scope
+            own = BodyRequest(scope, request.receive)
             try:
                 await own.read(model)
             except ClientDisconnect as error:
@@ -83,6 +89,21 @@ class JsonBodyRoute(APIRoute):
             return await handle(own)
 
         return read_and_handle
+
+
+class AnyBodyRoute(JsonBodyRoute):
+    """A route whose `body` is JSON by whatever name, as `curl -d` sends it.
+
+    Only for clients that do so: pages of other origins are refused by the guard alone.
+    """
+
+    any_type = True
+
+
+def as_json(scope: Scope) -> Scope:
+    """Return a request whose body is said to be JSON."""
+    others = [one for one in scope["headers"] if one[0].lower() != CONTENT_TYPE]
+    return {**scope, "headers": [*others, (CONTENT_TYPE, b"application/json")]}
 
 
 def is_json(content_type: str) -> bool:

@@ -10,6 +10,7 @@ with its adapter NAME. Knows nothing of HTTP.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from mlx_gptoss.api.errors import ApiError, draining, model_not_found
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.memory import Plan, format_bytes
 from mlx_gptoss.server.adapters import AdapterFolder, FollowedAdapters
+from mlx_gptoss.server.model_facts import ModelFacts, facts_of_runtime
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ class ModelSource:
 
     `plan` returns its memory plan without loading it; None if it has none. `adapters`
     are the names of those it is loaded with, and `adapter_folder` has more of them.
+    `facts` describes it without loading it, if it is on this machine.
     """
 
     name: str
@@ -38,6 +41,7 @@ class ModelSource:
     plan: Callable[[], Plan] | None = None
     adapters: Sequence[str] = ()
     adapter_folder: AdapterFolder | None = None
+    facts: Callable[[], ModelFacts | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class LoadedModel:
 
     While a model is `evicting`, new requests wait until it has been loaded again.
     `waiters` are the futures of requests that wait for the model to load.
+    `keep_seconds` is how long the latest request wants it to stay loaded, if it says.
     """
 
     source: ModelSource
@@ -70,6 +75,8 @@ class LoadedModel:
     leases: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     last_used: float = field(default_factory=time.monotonic)
+    keep_seconds: float | None = None
+    facts: ModelFacts | None = None
 
     def acquire(self) -> Runtime:
         assert self.runtime is not None
@@ -209,20 +216,54 @@ class Models:
         """Load a model if needed and keep it loaded while the block runs."""
         entry = self._entries[self.resolve(name).model]
         runtime = await self._acquire(entry)
+        entry.keep_seconds = None
         try:
             yield runtime
         finally:
             entry.release()
 
+    def keep(self, name: str, seconds: float | None) -> None:
+        """Keep a model loaded for `seconds` after its last request, or forever (inf).
+
+        That holds until the next request for the model; None leaves it to the operator.
+        """
+        self._entries[self.resolve(name).model].keep_seconds = seconds
+
+    def seconds_left(self, name: str) -> float | None:
+        """Return in how many seconds an unused model is unloaded; None for never."""
+        entry = self._entries[name]
+        limit = self._idle_limit(entry)
+        if limit is None or math.isinf(limit):
+            return None
+        used = time.monotonic() - entry.last_used if not entry.leases else 0.0
+        return max(limit - used, 0.0)
+
+    async def facts(self, name: str) -> ModelFacts:
+        """Describe a model, loaded or not; little is known of one not downloaded."""
+        entry = self._entries[name]
+        if entry.facts is None:
+            read, found = entry.source.facts, None
+            if read is not None:
+                found = await asyncio.to_thread(read)
+            elif entry.runtime is not None:
+                found = facts_of_runtime(entry.runtime)
+            if found is None:
+                return ModelFacts()
+            entry.facts = found
+        return entry.facts
+
+    async def unload(self, name: str) -> None:
+        """Unload a model now, or once its running requests have ended."""
+        entry = self._entries[self.resolve(name).model]
+        entry.keep_seconds = 0.0
+        await self._unload_if_idle(entry)
+
     async def unload_idle(self) -> None:
-        """Unload models that were not used for `idle_seconds`; runs until cancelled."""
-        while self._idle_seconds is not None:
-            await asyncio.sleep(min(IDLE_CHECK_SECONDS, self._idle_seconds))
-            for entry in self._entries.values():
-                if self._is_idle(entry):
-                    async with self._change_lock:
-                        if self._is_idle(entry):
-                            await self._unload(entry)
+        """Unload models that were not used for long enough; runs until cancelled."""
+        while True:
+            await asyncio.sleep(min(IDLE_CHECK_SECONDS, self._idle_seconds or 1.0))
+            for entry in list(self._entries.values()):
+                await self._unload_if_idle(entry)
 
     async def close(self) -> None:
         """Unload all models; running requests end."""
@@ -231,10 +272,22 @@ class Models:
             for entry in self._entries.values():
                 await self._unload(entry)
 
+    async def _unload_if_idle(self, entry: LoadedModel) -> None:
+        if self._is_idle(entry):
+            async with self._change_lock:
+                if self._is_idle(entry):
+                    await self._unload(entry)
+
+    def _idle_limit(self, entry: LoadedModel) -> float | None:
+        """Return the seconds after which an unused model is unloaded."""
+        asked = entry.keep_seconds
+        return self._idle_seconds if asked is None else asked
+
     def _is_idle(self, entry: LoadedModel) -> bool:
-        if entry.runtime is None or entry.leases or self._idle_seconds is None:
+        limit = self._idle_limit(entry)
+        if entry.runtime is None or entry.leases or limit is None:
             return False
-        return time.monotonic() - entry.last_used >= self._idle_seconds
+        return time.monotonic() - entry.last_used >= limit
 
     async def _acquire(self, entry: LoadedModel) -> Runtime:
         if entry.runtime is not None and not entry.evicting:

@@ -10,6 +10,7 @@ released.
 
 import asyncio
 import logging
+import time
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -26,7 +27,6 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlx_gptoss.api.errors import ApiError
 from mlx_gptoss.api.generation import AnswerStream, PreparedPrompt, start_answers
 from mlx_gptoss.api.ignored import add_unenforced_keywords
 from mlx_gptoss.api.prompt import (
@@ -45,10 +45,12 @@ from mlx_gptoss.server.metrics import Metrics
 from mlx_gptoss.server.models import Models
 from mlx_gptoss.server.responses.registry import ResponseRegistry
 from mlx_gptoss.server.stream import (
+    BLANK,
     KEEP_ALIVE,
     QUEUED,
+    SERVER_SENT_EVENTS,
     EventStream,
-    error_frame,
+    StreamFormat,
     progress_comment,
     while_connected,
 )
@@ -60,12 +62,18 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Job:
-    """A request being answered: its model, and one turn per choice."""
+    """A request being answered: its model, and one turn per choice.
+
+    It was `started` at a time of `time.monotonic`; to load the model took
+    `load_seconds`, almost none if it was loaded.
+    """
 
     model: str
     runtime: Runtime
     answers: Sequence[AnswerStream]
     _stack: AsyncExitStack
+    started: float
+    load_seconds: float
     _conversation: ConversationRequest | None = None
 
     @property
@@ -212,19 +220,20 @@ class Service:
         frames: AsyncIterator[bytes],
         headers: Mapping[str, str] | None = None,
         *,
-        error_frame: Callable[[ApiError], bytes] = error_frame,
+        form: StreamFormat = SERVER_SENT_EVENTS,
     ) -> EventStream:
-        """Send `frames` as the client reads them; `error_frame` encodes an error."""
+        """Send `frames` as the client reads them, in the form of an API's streams."""
         limits = self.settings.limits
         stream = EventStream(
             frames,
             close=job.close,
             heartbeat_seconds=limits.heartbeat_seconds,
-            heartbeat=job.heartbeat,
-            error_frame=error_frame,
+            heartbeat=job.heartbeat if form.comments else lambda: BLANK,
+            form=form,
             headers=add_unenforced_keywords(headers, job.turn.prompt.unenforced),
         )
-        job.comment_progress(stream)
+        if form.comments:
+            job.comment_progress(stream)
         return stream
 
     async def _start(
@@ -234,10 +243,11 @@ class Service:
     ) -> Job:
         if (refusal := self.drain.refusal()) is not None:
             raise refusal
-        choice = self.models.resolve(model)
+        choice, started = self.models.resolve(model), time.monotonic()
         async with AsyncExitStack() as stack:
             leased = self.models.lease(choice.model)
             runtime = await stack.enter_async_context(leased)
+            load_seconds = time.monotonic() - started
             if choice.adapter is not None and choice.adapter not in runtime.adapters:
                 raise self.models.not_found(choice.name)
             made = await make(runtime)
@@ -249,7 +259,8 @@ class Service:
                 runtime, prompts, partial(self._record_turn, runtime)
             )
             stack.callback(self.drain.track(turns))
-            return Job(choice.name, runtime, turns, stack.pop_all())
+            kept = stack.pop_all()
+            return Job(choice.name, runtime, turns, kept, started, load_seconds)
         raise AssertionError("unreachable")
 
     @property

@@ -1,4 +1,4 @@
-"""Server-sent events, and work that is cancelled when its client disconnects.
+"""Streams of events or lines, and work that is cancelled when its client disconnects.
 
 Knows bytes and connections; nothing of models or of the meaning of events.
 """
@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from mlx_gptoss.api.errors import ApiError, as_api_error
+from mlx_gptoss.api.errors import ApiError, as_api_error, ollama_body
 from mlx_gptoss.engine.prompt_progress import PromptProgress
 
 T = TypeVar("T")
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": alive\n\n"  # a comment, which clients ignore
 QUEUED = b": waiting, place %d in the queue\n\n"
+BLANK = b" "  # in front of the next line of JSON, where it means nothing
 CLIENT_CLOSED_REQUEST = 499  # nginx's code, for the log: no client is left to read it
 
 
@@ -49,6 +51,24 @@ def sse_json(value: Any, event: str | None = None) -> bytes:
 def error_frame(error: ApiError) -> bytes:
     """Encode an error within a stream as OpenAI does, and end the stream."""
     return sse_json(error.body) + DONE
+
+
+def json_line(error: ApiError) -> bytes:
+    """Encode an error within a stream of lines as Ollama does."""
+    return json.dumps(ollama_body(error), ensure_ascii=False).encode() + b"\n"
+
+
+@dataclass(frozen=True)
+class StreamFormat:
+    """How a stream is written; one without comments says nothing while it waits."""
+
+    media_type: str
+    error_frame: Callable[[ApiError], bytes]
+    comments: bool = True
+
+
+SERVER_SENT_EVENTS = StreamFormat("text/event-stream", error_frame)
+JSON_LINES = StreamFormat("application/x-ndjson", json_line, comments=False)
 
 
 async def wait_for_disconnect(receive: Receive) -> None:
@@ -81,10 +101,8 @@ class EventStream(Response):
     """Send frames as the client reads them; stop when it disconnects.
 
     `close` is awaited once, however the stream ends. `heartbeat` encodes a comment for
-    idle times; `error_frame` encodes an error, which is then the last frame.
+    idle times; an error is encoded by `form`, and is then the last frame.
     """
-
-    media_type = "text/event-stream"
 
     def __init__(
         self,
@@ -93,17 +111,17 @@ class EventStream(Response):
         close: Callable[[], Awaitable[Any]],
         heartbeat_seconds: float,
         heartbeat: Callable[[], bytes] = lambda: KEEP_ALIVE,
-        error_frame: Callable[[ApiError], bytes] = error_frame,
+        form: StreamFormat = SERVER_SENT_EVENTS,
         headers: dict[str, str] | None = None,
     ) -> None:
         quiet = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        super().__init__(headers=quiet | (headers or {}))
+        super().__init__(headers=quiet | (headers or {}), media_type=form.media_type)
         del self.headers["content-length"]
         self._frames = frames
         self._close = close
         self._heartbeat_seconds = heartbeat_seconds
         self._heartbeat = heartbeat
-        self._error_frame = error_frame
+        self._error_frame = form.error_frame
         self._last_sent = 0.0  # event loop time of the last frame
         self._comments: asyncio.Queue[bytes] = asyncio.Queue()
 

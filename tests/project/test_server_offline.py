@@ -27,9 +27,12 @@ for path, body in {
     "/v1/completions": {"prompt": "a", "max_tokens": 4},
     "/v1/responses": {"input": "Hello!", "max_output_tokens": 16, "store": False},
     "/v1/messages": {"model": "demo", "messages": hello, "max_tokens": 8},
+    "/api/chat": {"messages": hello, "options": {"num_predict": 8}},
+    "/api/generate": {"prompt": "Hello!", "options": {"num_predict": 8}},
 }.items():
     said[path] = client.post(path, json=body).status_code
-for path in ("/v1/models", "/health", "/metrics", "/docs", "/openapi.json"):
+for path in ("/v1/models", "/api/tags", "/health", "/metrics", "/docs",
+             "/openapi.json"):
     said[path] = client.get(path).status_code
 print(json.dumps(said))
 """
@@ -71,7 +74,7 @@ def can_be_alone() -> bool:
 
 
 def all_answered(said: dict[str, Any]) -> bool:
-    return len(said) == 9 and set(said.values()) == {200}
+    return len(said) == 12 and set(said.values()) == {200}
 
 
 @pytest.mark.skipif(not can_be_alone(), reason="needs `unshare --net`, as root")

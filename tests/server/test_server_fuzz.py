@@ -97,7 +97,37 @@ BODIES: dict[str, dict[str, Any]] = {
     },
     "/v1/messages/count_tokens": {"messages": [USER]},
     "/v1/messages/render": {"messages": [USER]},
+    "/api/chat": {
+        "model": "demo:latest",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Is it?"},
+            {
+                "role": "assistant",
+                "content": "",
+                "thinking": "Hm.",
+                "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}],
+            },
+            {"role": "tool", "tool_name": "f", "content": "1"},
+        ],
+        "tools": [WEATHER],
+        "format": {"type": "object"},
+        "think": "low",
+        "keep_alive": "5m",
+        "logprobs": True,
+        "top_logprobs": 2,
+        "options": {"temperature": 0.5, "num_predict": 20, "stop": ["x"]},
+    },
+    "/api/generate": {
+        "prompt": "Is it?",
+        "system": "Be brief.",
+        "stream": False,
+        "think": False,
+        "options": {"seed": 1, "top_k": 5, "num_ctx": 4096},
+    },
+    "/api/show": {"model": "demo"},
 }
+ODD_FIELD = b'{"a": NaN}'
 ODD: list[Any] = [
     None,
     True,
@@ -153,7 +183,8 @@ def check(reply: httpx2.Response) -> None:
     assert reply.status_code < 500, reply.text
     if reply.status_code >= 400:
         error = reply.json()["error"]
-        assert error["message"] and error["type"]
+        assert isinstance(error, str) or (error["message"] and error["type"])
+        assert error
         assert "Traceback" not in reply.text
     elif "event-stream" in reply.headers["content-type"]:
         assert "internal error" not in reply.text
@@ -245,7 +276,7 @@ def test_changed_bodies_are_answered_or_refused(
         b"5",
         b'"x"',
         b"NaN",
-        b'{"a": NaN}',
+        ODD_FIELD,
         b"[" * 50_000,
         b'{"input":' * 20_000,
         b'{"messages": [], "input": ' + b"[" * 9_000 + b"]" * 9_000 + b"}",
@@ -260,6 +291,8 @@ def test_what_is_no_body_is_refused(
     reply = post(runtime, path, content)
 
     check(reply)
+    if path.startswith("/api/") and content == ODD_FIELD:
+        return  # nothing is required there, so it asks for the first model
     assert 400 <= reply.status_code < 500
 
 

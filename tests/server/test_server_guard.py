@@ -280,7 +280,6 @@ def test_figures_have_no_text_of_a_client(silent: Runtime) -> None:
 
 
 ROUTES_THAT_ARE_NOT = [
-    ("GET", "/"),
     ("GET", "/v1"),
     ("POST", "/v1/embeddings"),
     ("POST", "/v1/audio/speech"),
@@ -289,7 +288,9 @@ ROUTES_THAT_ARE_NOT = [
     ("PUT", "/v1/responses/compact"),
     ("POST", "/v1/messages/batches"),
     ("GET", "/v1/messages/batches/b/results"),
-    ("PATCH", "/api/chat"),
+    ("PATCH", "/api/v0/chat"),
+    ("PATCH", "/ollama"),
+    ("GET", "/api/me"),
 ]
 WRONG_METHODS = [
     ("GET", "/v1/chat/completions"),
@@ -298,6 +299,7 @@ WRONG_METHODS = [
     ("PUT", "/v1/messages"),
     ("PATCH", "/v1/messages/count_tokens"),
     ("POST", "/health"),
+    ("PATCH", "/api/chat"),
 ]
 
 
@@ -320,7 +322,9 @@ def test_a_route_that_is_not_there_has_the_form_of_its_api(
     code = {404: "not_found", 405: "method_not_allowed"}[status]
     kind = {404: "not_found_error", 405: "invalid_request_error"}[status]
     error = reply.json()["error"]
-    if path.startswith("/v1/messages"):
+    if path in ("/api/chat", "/api/me"):
+        assert reply.json() == {"error": error} and "see /docs" in error
+    elif path.startswith("/v1/messages"):
         assert (reply.json()["type"], error["type"]) == ("error", kind)
         assert reply.json()["request_id"] is None
     else:

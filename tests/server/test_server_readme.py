@@ -10,7 +10,7 @@ from mlx_gptoss.api.settings import RequestLimits
 from mlx_gptoss.cli.agents import agents
 from mlx_gptoss.cli.chat import chat
 from mlx_gptoss.cli.serve import serve
-from mlx_gptoss.server.app import ROUTERS
+from mlx_gptoss.server.app import OLLAMA_ROUTERS, ROUTERS
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITES = r"(?s)```sh\n.*?```"  # commands of third-party programs
@@ -20,7 +20,7 @@ TEXT = (ROOT / "mlx_gptoss" / "server" / "README.md").read_text()
 def test_every_route_is_named() -> None:
     paths = {
         route.path.split("{")[0].rstrip("/")
-        for router in ROUTERS
+        for router in (*ROUTERS, *OLLAMA_ROUTERS)
         for route in router.routes
         if isinstance(route, APIRoute) and route.include_in_schema
     }

@@ -34,7 +34,8 @@ def test_a_page_is_shown_but_tells_nothing_without_its_link() -> None:
     async def work() -> None:
         with answering() as runtime:
             async with open_page(runtime, signed_in=False) as page:
-                shown = await page.http.get("/")
+                browser = {"accept": "text/html,*/*;q=0.8"}
+                shown = await page.http.get("/", headers=browser)
                 assert shown.status_code == 200
                 policy = shown.headers.get_list("content-security-policy")
                 assert len(policy) == 1 and "unsafe" not in policy[0]

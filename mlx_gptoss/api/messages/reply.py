@@ -10,11 +10,11 @@ Whole replies are built by the same steps as streams, so both say the same. A ca
 its block once it is complete: an unfinished call has none, in streams either.
 """
 
-import json
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from mlx_gptoss.api.call_arguments import arguments_object
 from mlx_gptoss.api.generation import AnswerStream, TokenCounts
 from mlx_gptoss.api.messages import wire
 from mlx_gptoss.api.sealed import seal
@@ -31,7 +31,6 @@ from mlx_gptoss.harmony.events import (
     ToolCallFailed,
 )
 
-INVALID_JSON = "INVALID_JSON"  # Anthropic's key for arguments that are not an object
 DELTAS_PER_PING = 64  # while the arguments of a call are generated
 
 
@@ -189,22 +188,6 @@ def stop_reason(answer: AnswerStream) -> wire.StopReason:
     if limit_reached or looped:
         return "max_tokens"
     return "model_context_window_exceeded"
-
-
-def arguments_object(arguments: str) -> tuple[dict[str, Any], str]:
-    """Return the arguments of a call as an object and as JSON.
-
-    Text that is not a JSON object is wrapped in one: a tool that needs no arguments
-    would run on an empty object.
-    """
-    try:
-        value = json.loads(arguments or "{}")
-    except (ValueError, RecursionError):
-        value = None
-    if isinstance(value, dict):
-        return value, arguments
-    wrapped = {INVALID_JSON: arguments}
-    return wrapped, json.dumps(wrapped)
 
 
 def message_usage(counts: TokenCounts) -> wire.MessagesUsage:

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlx_gptoss.api.errors import ApiError, anthropic_body
+from mlx_gptoss.api.errors import anthropic_body
 from mlx_gptoss.api.generation import AnswerStream
 from mlx_gptoss.api.ignored import ignored_header
 from mlx_gptoss.api.messages.reply import (
@@ -36,12 +36,15 @@ from mlx_gptoss.api.wire import RenderedPrompt
 from mlx_gptoss.server.bodies import JsonBodyRoute
 from mlx_gptoss.server.routes.chat import count_prompt_tokens, render_reply
 from mlx_gptoss.server.service import Service, json_reply
-from mlx_gptoss.server.stream import sse_json
+from mlx_gptoss.server.stream import StreamFormat, sse_json
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": AnthropicErrorReply, "description": "The request is invalid"},
     "5XX": {"model": AnthropicErrorReply, "description": "The server failed"},
 }
+STREAM = StreamFormat(
+    "text/event-stream", lambda error: sse_json(anthropic_body(error), "error")
+)
 router = APIRouter(tags=["messages"], responses=ERRORS, route_class=JsonBodyRoute)
 
 
@@ -61,7 +64,7 @@ async def create_message(body: MessagesRequest, request: Request) -> Response:
     headers = ignored_headers(body, job.conversation)
     if body.stream:
         events = frames(job.turn, output)
-        return service.stream(job, events, headers, error_frame=error_frame)
+        return service.stream(job, events, headers, form=STREAM)
     return await service.reply(request, job, build_reply(job.turn, output), headers)
 
 
@@ -90,10 +93,6 @@ async def render_message(body: RenderMessageRequest, request: Request) -> Respon
 async def frames(turn: AnswerStream, output: MessageBuilder) -> AsyncIterator[bytes]:
     async for event in stream_events(turn, output):
         yield sse_json(event, event["type"])
-
-
-def error_frame(error: ApiError) -> bytes:
-    return sse_json(anthropic_body(error), "error")
 
 
 def ignored_headers(
