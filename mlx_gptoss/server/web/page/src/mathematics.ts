@@ -36,6 +36,7 @@ export function mathematics(md: InstanceType<typeof MarkdownIt>): void {
       for (; line < end; line++) {
         let text = state.getLines(line, line + 1, state.blkIndent, false).trim();
         if (line === start) text = text.slice(open.length);
+        else if (!text) return false; // as in TeX, no paragraph ends within a formula
         const at = text.indexOf(close);
         if (at >= 0) {
           if (text.slice(at + close.length).trim()) return false;

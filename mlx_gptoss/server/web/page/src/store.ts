@@ -29,6 +29,9 @@ export interface State {
 }
 
 const THEME = "theme";
+const FASTEST = 50; // milliseconds between drawings
+const SHARE = 3; // times what a drawing takes: so much is left for everything else
+const SLOWEST = 1000;
 const TEXT_KINDS = ["reasoning", "preamble", "answer"];
 
 function remembered(key: string): string | null {
@@ -62,6 +65,7 @@ export class Store {
   private listeners = new Set<() => void>();
   private live: Live | null = null;
   private drawing = 0;
+  private pace = FASTEST; // milliseconds between drawings while text arrives
   private offline = 0;
   private searching = 0;
   private listed = 0;
@@ -76,7 +80,7 @@ export class Store {
     this.draw();
   }
 
-  // Many tokens, one drawing: at most twenty a second.
+  // Many tokens, one drawing: at most twenty a second, and fewer if they take long.
   private draw(soon = false): void {
     if (this.drawing) {
       if (soon) return;
@@ -85,9 +89,14 @@ export class Store {
     this.drawing = window.setTimeout(
       () => {
         this.drawing = 0;
+        const began = performance.now();
         this.listeners.forEach((listener) => listener());
+        setTimeout(() => {
+          const took = performance.now() - began;
+          this.pace = Math.min(SLOWEST, Math.max(FASTEST, SHARE * took));
+        });
       },
-      soon ? 50 : 0,
+      soon ? this.pace : 0,
     );
   }
 

@@ -1,8 +1,9 @@
 // Tokens of Markdown to elements. Images are not loaded, links open in a new tab.
 import { Component, type ComponentChildren, h } from "preact";
+import { useMemo } from "preact/hooks";
 import { CodeBlock } from "./code";
 import { Formula } from "./formula";
-import { type Block, parseBlocks, safeAddress, type Token } from "./markdown";
+import { type Block, GrowingText, safeAddress, sameTokens, type Token } from "./markdown";
 
 const CITATION = /【(\d+)†L(\d+)(?:-L(\d+))?[^】]*】/g;
 const TAGS = new Set([
@@ -20,34 +21,33 @@ interface TextProps {
 
 /** A text in Markdown. Blocks that did not change keep their elements. */
 export function Text({ text, streaming, cite }: TextProps) {
-  const blocks = parseBlocks(text);
+  const growing = useMemo(() => new GrowingText(), []);
+  const blocks = growing.parse(text);
+  const last = blocks.length - 1;
   return (
     <div class="text">
       {blocks.map((block, n) => (
-        <BlockView
-          key={n}
-          block={block}
-          open={!!streaming && n === blocks.length - 1}
-          cite={cite}
-        />
+        <BlockView key={n} block={block} open={!!streaming && n === last} cite={cite} />
       ))}
     </div>
   );
 }
 
 interface BlockProps {
-  block: Block;
+  block: Block; // also one within another: an item of a list, a row of a table
   open: boolean; // more may be added to it
   cite?: OpenCitation;
 }
 
 class BlockView extends Component<BlockProps> {
-  override shouldComponentUpdate(next: BlockProps): boolean {
-    return next.block.source !== this.props.block.source || next.open !== this.props.open;
+  override shouldComponentUpdate({ block, open }: BlockProps): boolean {
+    return open !== this.props.open || !sameTokens(block, this.props.block);
   }
 
   override render({ block, open, cite }: BlockProps) {
-    return <>{build(block.tokens, { open, cite })}</>;
+    const context = { open, cite };
+    if (block.length === 1) return <>{single(block[0], context)}</>;
+    return <>{wrapped(block[0], build(block.slice(1, -1), context))}</>;
   }
 }
 
@@ -62,7 +62,13 @@ function build(tokens: Token[], context: Context): ComponentChildren[] {
     const token = tokens[place];
     if (token.nesting === 1) {
       const end = closing(tokens, place);
-      out.push(wrapped(token, build(tokens.slice(place + 1, end), context)));
+      out.push(
+        token.block ? (
+          <BlockView block={tokens.slice(place, end + 1)} {...context} />
+        ) : (
+          wrapped(token, build(tokens.slice(place + 1, end), context))
+        ),
+      );
       place = end;
     } else if (token.nesting === 0) {
       out.push(single(token, context));
