@@ -15,6 +15,7 @@ from mlx_gptoss.engine.outputs import (
 )
 
 TOOL_ROUNDS = "tool_rounds"
+PROGRAM_ENDED = "program_ended"  # it was killed: only a saved answer has this cause
 CUT_DESCRIPTIONS = {
     "reasoning_budget": "the reasoning was cut at --max-reasoning",
     "analysis_loop": "the reasoning repeated itself and was cut",
@@ -35,6 +36,7 @@ CUTS_BEFORE_ANSWER = (  # the answer follows the cut
 REASON_DESCRIPTIONS = {
     LENGTH: "stopped at --max-tokens or the end of the context",
     CANCELLED: "stopped",
+    PROGRAM_ENDED: "the program ended during this answer; what had arrived is kept",
 }
 UNKNOWN_CAUSE = "cut short"
 NO_ANSWER = (

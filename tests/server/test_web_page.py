@@ -10,8 +10,10 @@ import pytest
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.chat import Chat
 from mlx_gptoss.chat.sessions import Sessions
+from mlx_gptoss.chat.sessions.stored_state import StoredState
 from mlx_gptoss.chat.tools import Tool
 from mlx_gptoss.server.web.access import HEADER
+from mlx_gptoss.server.web.figures import FIGURES, add_figures, with_figures
 from mlx_gptoss.server.web.memory_store import MemoryStore
 from mlx_gptoss.server.web.routes.events import frames
 from mlx_gptoss.server.web.tools import ToolOffer
@@ -367,6 +369,46 @@ def test_a_server_that_ends_keeps_what_has_arrived_for_the_next(
                 assert done["turns"][-1]["items"][-1]["text"] == "Yes."
 
     run(work())
+
+
+def test_figures_of_answers_outlive_the_server(sessions: Sessions) -> None:
+    async def read(id: str) -> dict[str, Any]:
+        with answering(YES) as runtime:
+            async with open_page(runtime, store=sessions) as page:
+                return (await page.http.get(f"/web/chats/{id}")).json()
+
+    async def work() -> None:
+        with answering(THOUGHT + YES) as runtime:
+            async with open_page(runtime, store=sessions) as page:
+                made = await page.ask("Is it?")
+                before = await page.finished(made["id"])
+        [turn] = before["turns"]
+        assert turn["stats"]["tokens"] > 0 and turn["items"][0]["seconds"] >= 0
+        assert (await read(made["id"]))["turns"] == [turn]
+
+        data = sessions.load(made["id"])  # the terminal answers it once more
+        data["messages"][-1]["content"] = "No."
+        sessions.save(StoredState(data))
+        [other] = (await read(made["id"]))["turns"]
+        assert other["stats"] is None and "seconds" not in other["items"][0]
+
+    run(work())
+
+
+@pytest.mark.parametrize("note", [1, {"x": 1}, {"stats": {"tokens": "1"}}])
+def test_figures_that_are_none_are_not_shown(note: Any) -> None:
+    turns = [{"source": "a", "items": [{"kind": "reasoning", "text": "b"}]}]
+    data = with_figures({"notes": {}}, turns, {"stats": None, "seconds": [1.5]})
+    [key] = data["notes"][FIGURES]
+    add_figures(turns, data)
+    [item] = turns[0]["items"]
+    assert (turns[0]["stats"], item["seconds"]) == (None, 1.5)
+
+    del item["seconds"]
+    for notes in ({FIGURES: note}, {FIGURES: {key: note}}):
+        add_figures(turns, {"notes": notes})
+        assert turns[0]["stats"] is None
+        assert "seconds" not in item
 
 
 def test_a_second_question_waits_for_the_first() -> None:

@@ -143,6 +143,10 @@ class Chromium:
 
     def open(self, served: PageServer, *, link: str | None = None) -> Tab:
         """Open a tab; the first of a browser signs in."""
+        return self.open_link(link or served.link())
+
+    def open_link(self, link: str) -> Tab:
+        """Open a tab at a link to the page."""
         page = self.context.new_page()
         tab = Tab(page)
         page.set_default_timeout(PATIENCE * 1000)
@@ -154,7 +158,7 @@ class Chromium:
                 tab.complaints.append(said.text) if "Policy" in said.text else None
             ),
         )
-        page.goto(link or served.link())
+        page.goto(link)
         page.wait_for_selector("#question")
         return tab
 

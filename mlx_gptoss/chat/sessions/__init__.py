@@ -12,7 +12,11 @@ index.py      its full-text index: create, rebuild, delete from
 checkup.py    examine such a file, for `doctor`
 markdown.py   a chat as a document
 
-Only markdown.py needs MLX: the rest works where MLX does not start.
+answer_journal.py  what has arrived of an answer, on disk until it is saved
+recovery.py        what killed programs left of it is added to the chats
+stored_state.py    a saved chat that is written again without a model
+
+Only markdown.py and stored_state.py need MLX: the rest works where MLX does not start.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from mlx_gptoss.chat.sessions import rows
+from mlx_gptoss.chat.sessions.answer_journal import AnswerJournal, Journals
 from mlx_gptoss.chat.sessions.database import ChatDatabase, free_pages
+from mlx_gptoss.chat.sessions.recovery import recover_answers
 from mlx_gptoss.chat.sessions.search import (
     SHORT_ID_CHARACTERS,
     ChatSummary,
@@ -60,6 +62,7 @@ class Sessions:
     def __init__(self, database: ChatDatabase, say: Callable[[str], None]) -> None:
         self._database = database
         self._revisions: dict[str, int] = {}  # as this object last saw them
+        self._journals = Journals(database.path)
         self.say = say
 
     @classmethod
@@ -74,8 +77,12 @@ class Sessions:
 
         `full_text=False` does without SQLite's full-text index. `say` is called with
         one line when a broken index was rebuilt.
+
+        What programs that were killed left of their answers is added to the chats.
         """
-        return cls(ChatDatabase(path or default_path(), full_text=full_text), say)
+        made = cls(ChatDatabase(path or default_path(), full_text=full_text), say)
+        recover_answers(made, made._journals)
+        return made
 
     @property
     def path(self) -> Path:
@@ -196,9 +203,17 @@ class Sessions:
             return count
 
         count = self._with_repair(remove)
+        self._journals.remove(ids)
         for id in self._revisions.copy() if ids is None else ids:
             self._revisions.pop(id, None)
         return count
+
+    def journal(self, id: str) -> AnswerJournal | None:
+        """Open the journal of an answer to a chat: what arrives outlives `kill -9`.
+
+        None, with a line in the log, if that cannot be.
+        """
+        return self._journals.open(id)
 
     def questions(self, ids: Sequence[str] | None = None) -> "list[str]":
         """Return the user's messages in the chats `ids`, or in all."""

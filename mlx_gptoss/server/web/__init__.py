@@ -8,7 +8,9 @@ keys.py           the key of a link, and the signed cookie it is exchanged for
 access.py         which requests belong to the page: session, origin
 conversations.py  conversations that are open: found, begun, changed, deleted
 conversation.py   one conversation: what is saved, and the answer in progress
-answering.py      an answer in a thread of its own: the model, the tools, the end
+saved_chats.py    the saved ones: listed, read with their versions, written
+answers.py        answers begin, and end with what was saved; figures.py: their figures
+answering.py      an answer in a thread of its own: the model, the tools
 turn_items.py     the parts of a turn, built from its events
 view.py           a conversation as the page shows it
 versions.py       versions of a turn: conversations with a common beginning

@@ -8,6 +8,7 @@ is taken in the event loop. Stopping keeps what has arrived.
 """
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -15,12 +16,15 @@ from contextlib import closing, suppress
 from typing import Any
 
 from mlx_gptoss.chat import Chat
+from mlx_gptoss.chat.sessions.answer_journal import AnswerJournal
 from mlx_gptoss.engine.outputs import Statistics
 from mlx_gptoss.engine.prompt_progress import PromptProgress
-from mlx_gptoss.harmony.events import Done, Event
+from mlx_gptoss.harmony.events import Answer, Done, Event, Preamble, Reasoning
 from mlx_gptoss.harmony.render.prompt import render_messages
 from mlx_gptoss.server.web.approvals import ApprovalInterrupted, Approvals
-from mlx_gptoss.server.web.turn_items import TurnItems
+from mlx_gptoss.server.web.turn_items import TEXT_KINDS, TurnItems
+
+log = logging.getLogger(__name__)
 
 
 class AnswerInProgress:
@@ -37,6 +41,7 @@ class AnswerInProgress:
         self.reading: PromptProgress | None = None
         self.stopping = False
         self.began = time.monotonic()
+        self.journal: AnswerJournal | None = None  # what arrives, until it is saved
         self._approvals = approvals
 
     def stop(self) -> None:
@@ -49,6 +54,16 @@ class AnswerInProgress:
     def fail(self, error: Exception) -> None:
         """End the answer because the server ends: what has arrived is saved."""
         self.stop()
+
+    def write_journal(self, **head: Any) -> None:
+        """Begin the journal anew (see `AnswerJournal.begin`), if there is one."""
+        self._journal(lambda journal: journal.begin(**head))
+
+    def close_journal(self) -> None:
+        """Remove the journal: what arrived is saved, or nothing may be."""
+        journal, self.journal = self.journal, None
+        if journal is not None:
+            journal.close()
 
     def on_progress(self, progress: PromptProgress) -> None:
         """Note how much of the prompt is read; also where a stop takes effect."""
@@ -77,12 +92,30 @@ class AnswerInProgress:
                         self.reading = None
                         if isinstance(event, Done):
                             self.stats = event.stats
+                        self._note(event)
                         loop.call_soon_threadsafe(take, event)
                 except ApprovalInterrupted:
                     self.sent = True
             self.used = count_tokens(chat)
 
         await run_in_thread(work, name="answer of the page")
+
+    def _note(self, event: Event) -> None:
+        """Write the text of an event to the journal, before it is shown."""
+        kind = TEXT_KINDS.get(type(event))
+        if kind is not None:
+            assert isinstance(event, Reasoning | Preamble | Answer)
+            text = event.text
+            self._journal(lambda journal: journal.add(kind, text))
+
+    def _journal(self, write: Callable[[AnswerJournal], None]) -> None:
+        if self.journal is None:
+            return
+        try:
+            write(self.journal)
+        except OSError as error:
+            log.warning("an answer is kept at its end only: %s", error)
+            self.close_journal()
 
 
 def count_tokens(chat: Chat) -> int:

@@ -5,12 +5,15 @@ temperature and the tools are notes of the page.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from mlx_gptoss.harmony.messages import Effort
 from mlx_gptoss.server.web.approvals import Decision
+
+if TYPE_CHECKING:
+    from mlx_gptoss.server.web.page import WebPage
 
 LONGEST = 2 * 2**20  # characters of a file or a question
 MOST_FILES = 32
@@ -57,6 +60,18 @@ class ChatSettings(PageBody):
             TEMPERATURE: self.temperature,
             TOOLS: list(self.tools),
         }
+
+
+def settings_of(data: Mapping[str, Any], page: "WebPage") -> ChatSettings:
+    """Return the settings of a saved chat, of what this server has."""
+    settings = ChatSettings.of(data, page.defaults)
+    adapter = data.get("adapter")
+    if settings.model is None and adapter:
+        settings.model = f"{page.models.names[0]}:{adapter}"
+    if settings.model not in page.model_names:
+        settings.model = page.model_names[0]
+    settings.tools = [one for one in settings.tools if one in page.offer.tools]
+    return settings
 
 
 class SentFile(PageBody):

@@ -17,6 +17,7 @@ from mlx_gptoss.server.web.answering import AnswerInProgress
 from mlx_gptoss.server.web.approvals import Approvals
 from mlx_gptoss.server.web.chat_settings import ChatSettings
 from mlx_gptoss.server.web.event_log import EventLog
+from mlx_gptoss.server.web.figures import add_figures
 from mlx_gptoss.server.web.tools import OpenedTools
 from mlx_gptoss.server.web.turn_items import ASKING, RUNNING
 from mlx_gptoss.server.web.view import show_question, show_turns
@@ -47,8 +48,6 @@ class OpenConversation:
         self.used: int | None = None  # tokens
         self.problem: str | None = None
         self.unsent: str | None = None  # a question that was not answered
-        self.stats: dict[int, dict[str, Any]] = {}  # by turn, from 0
-        self.seconds: dict[int, list[float | None]] = {}  # of a turn's parts
         self.turns: list[dict[str, Any]] = []
         self.versions: list[dict[str, Any] | None] = []
         self.show(data)
@@ -73,6 +72,7 @@ class OpenConversation:
         chat = saved.from_json(data)
         self.data = data
         self.turns = show_turns(chat.messages, chat.waiting)
+        add_figures(self.turns, data)
 
     def begin(self, answer: AnswerInProgress, data: Data) -> None:
         """An answer begins, behind the history of `data`."""
@@ -91,9 +91,6 @@ class OpenConversation:
     def end(self, *, problem: str | None) -> None:
         """The answer in progress has ended; `show` said how."""
         answer, self.answer = self.answer, None
-        if answer is not None:
-            parts = answer.parts.items
-            self.seconds[len(self.turns) - 1] = [one.get("seconds") for one in parts]
         self.problem = problem
         if answer is not None and not answer.sent:
             self.unsent = answer.question
@@ -108,13 +105,7 @@ class OpenConversation:
         elif self.unsent is not None:
             turns.append(show_question(self.unsent) | {"unsent": True})
         for place, turn in enumerate(turns):
-            turn["stats"] = self.stats.get(place)
             turn["items"] = [dict(item) for item in turn["items"]]
-            for item, time in zip(
-                turn["items"], self.seconds.get(place, ()), strict=False
-            ):
-                if item["kind"] == "reasoning" and time is not None:
-                    item["seconds"] = time
             if place < len(self.versions):
                 turn["versions"] = self.versions[place]
         waiting = self.approvals.waiting
@@ -154,30 +145,6 @@ class OpenConversation:
         if place and items[place - 1]["kind"] == "reasoning":  # with its seconds
             self.log.add("item", {"at": place - 1, "item": dict(items[place - 1])})
         self.log.add("item", {"at": place, "item": dict(items[place])})
-
-
-class StoredState:
-    """A saved chat that is written again without a model: its title, its settings."""
-
-    def __init__(self, data: Data) -> None:
-        self._data = data
-        self._chat = saved.from_json(data)
-        self.id = self._chat.id
-
-    @property
-    def title(self) -> str:
-        return self._chat.title or default_title(self._chat.messages)
-
-    @property
-    def messages(self) -> Sequence[Message]:
-        return self._chat.messages
-
-    @property
-    def questions(self) -> Sequence[str]:
-        return [one.text for one in self._chat.messages if one.role == "user"]
-
-    def to_json(self) -> Data:
-        return dict(self._data)
 
 
 def new_data(settings: ChatSettings, notes: Mapping[str, Any] | None = None) -> Data:

@@ -6,14 +6,8 @@ loop.
 
 import asyncio
 import json
-import logging
-from collections.abc import Coroutine
-from contextlib import suppress
-from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mlx_gptoss.api.errors import ApiError, as_api_error
 from mlx_gptoss.chat import Chat, saved
 from mlx_gptoss.chat.history import (
     end_of_turn,
@@ -23,36 +17,22 @@ from mlx_gptoss.chat.history import (
 )
 from mlx_gptoss.chat.sessions import as_markdown
 from mlx_gptoss.engine.prompt_cache import clear_files
-from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.errors import SessionError
-from mlx_gptoss.server.web.answering import (
-    AnswerInProgress,
-    count_tokens,
-    describe_stats,
-)
-from mlx_gptoss.server.web.chat_settings import ChatSettings
+from mlx_gptoss.server.web.answering import count_tokens
+from mlx_gptoss.server.web.answers import Answers, refuse_second
+from mlx_gptoss.server.web.chat_settings import ChatSettings, settings_of
 from mlx_gptoss.server.web.conversation import (
     Data,
     OpenConversation,
-    StoredState,
     changed_data,
     new_data,
 )
-from mlx_gptoss.server.web.tools import OpenedTools
-from mlx_gptoss.server.web.versions import (
-    FAMILY,
-    family_of,
-    members,
-    versions_of_turns,
-)
+from mlx_gptoss.server.web.saved_chats import SavedChats
+from mlx_gptoss.server.web.versions import FAMILY
 
 if TYPE_CHECKING:
     from mlx_gptoss.server.web.page import WebPage
 
-log = logging.getLogger(__name__)
-
 MOST_OPEN = 8  # conversations whose tools keep running
-STOPPED = "the server was stopped before this question could be answered"
 
 
 class Conversations:
@@ -61,8 +41,8 @@ class Conversations:
     def __init__(self, page: "WebPage") -> None:
         self._page = page
         self._open: dict[str, OpenConversation] = {}  # the last used comes last
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._storing = asyncio.Lock()  # one change of the store at a time
+        self._chats = SavedChats(page.store)
+        self._answers = Answers(page, self._chats)
 
     @property
     def answering(self) -> list[OpenConversation]:
@@ -74,29 +54,8 @@ class Conversations:
 
         Of a family, the latest stands for all.
         """
-        store = self._page.store
-        if search.strip():
-            hits = await asyncio.to_thread(store.search, search)
-            found = [(hit.chat, hit.snippet) for hit in hits]
-        else:
-            summaries = await asyncio.to_thread(store.list)
-            found = [(one, "") for one in summaries]
-        notes = await asyncio.to_thread(store.notes)
-        rows: dict[str, dict[str, Any]] = {}
-        for summary, snippet in found:
-            family = family_of(summary.id, notes)
-            if family in rows:
-                rows[family]["versions"] += 1
-                continue
-            rows[family] = {
-                "id": summary.id,
-                "title": summary.title,
-                "updated": summary.updated,
-                "turns": summary.turns,
-                "versions": 1,
-                "snippet": snippet,
-            }
-        known = {one.id for one, _ in found}
+        rows = await self._chats.summaries(search)
+        known = {id for row in rows.values() for id in row.pop("ids")}
         begun = [
             {
                 "id": one.id,
@@ -117,7 +76,7 @@ class Conversations:
         if found is not None and (found.answer is not None or not found.is_saved):
             self._open[id] = found
             return found
-        data, versions = await asyncio.to_thread(self._load, id)
+        data, versions = await self._chats.load(id)
         now = self._open.pop(id, None) or found  # another tab was faster
         if now is None:
             now = OpenConversation(data, self._page.in_loop, is_saved=True)
@@ -134,14 +93,14 @@ class Conversations:
         """Begin a conversation with a question."""
         data = new_data(settings)
         made = OpenConversation(data, self._page.in_loop, is_saved=False)
-        self._start(made, data, question, session)
+        self._answers.start(made, data, question, session)
         self._open[made.id] = made
         return made
 
     async def ask(self, id: str, question: str, session: str) -> OpenConversation:
         """Ask the next question of a conversation."""
         found = await self.open(id)
-        self._start(found, found.data, question, session)
+        self._answers.start(found, found.data, question, session)
         return found
 
     async def redo(
@@ -153,9 +112,9 @@ class Conversations:
         conversation of its own. Raises ApiError (400, 409).
         """
         found = await self.open(id)
-        self._refuse_second(found)
+        refuse_second(found)
         if found.unsent is not None and turn == len(found.turns) + 1:
-            self._start(found, found.data, question or found.unsent, session)
+            self._answers.start(found, found.data, question or found.unsent, session)
             return found
         messages = saved.from_json(found.data).messages
         start = start_of_turn(messages, turn)
@@ -166,10 +125,10 @@ class Conversations:
         )
         data = cut_data(found.data, start)
         if not is_answered:
-            self._start(found, data, asked, session)
+            self._answers.start(found, data, asked, session)
             return found
         made = await self._branch(found, data)
-        self._start(made, made.data, asked, session)
+        self._answers.start(made, made.data, asked, session)
         return made
 
     async def branch(self, id: str, turn: int) -> OpenConversation:
@@ -211,16 +170,13 @@ class Conversations:
 
         The prompt cache on disk may hold its text, so it is emptied, too.
         """
-        store = self._page.store
-        notes = await asyncio.to_thread(store.notes)
-        ids = [one.id for one in await asyncio.to_thread(store.list)]
-        chosen = members(family_of(id, notes), ids, notes)
-        for one in {id, *chosen}:
+        _, chosen = await self._chats.family(id)
+        every = {id, *chosen}
+        for one in every:
             await self.stop(one)
-        await self._wait_for_answers({id, *chosen})
-        async with self._storing:
-            count = await asyncio.to_thread(store.delete_all, chosen)
-        for one in {id, *chosen}:
+        await self._wait_for_answers(every)
+        count = await self._chats.delete(chosen)
+        for one in every:
             closing = self._open.pop(one, None)
             if closing is not None:
                 closing.deleted = True
@@ -239,15 +195,7 @@ class Conversations:
 
     def settings_of(self, found: OpenConversation) -> ChatSettings:
         """Return the settings of a conversation, of what this server has."""
-        page = self._page
-        settings = ChatSettings.of(found.data, page.defaults)
-        adapter = found.data.get("adapter")
-        if settings.model is None and adapter:
-            settings.model = f"{page.models.names[0]}:{adapter}"
-        if settings.model not in page.model_names:
-            settings.model = page.model_names[0]
-        settings.tools = [one for one in settings.tools if one in page.offer.tools]
-        return settings
+        return settings_of(found.data, self._page)
 
     async def measure(self, found: OpenConversation) -> None:
         """Count the tokens of a conversation, if its model is loaded."""
@@ -264,136 +212,16 @@ class Conversations:
         for one in self.answering:
             assert one.answer is not None
             one.answer.stop()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._answers.wait()
         for one in self._open.values():
             await asyncio.to_thread(one.close_tools)
         self._open.clear()
 
     # Internal
 
-    def _start(
-        self, found: OpenConversation, data: Data, question: str, session: str
-    ) -> None:
-        """Start to answer a question behind the history of `data`."""
-        self._refuse_second(found)
-        if (refusal := self._page.drain.refusal()) is not None:
-            raise refusal
-        if not question.strip():
-            raise ApiError(400, "the question is empty", "invalid_value", "text")
-        answer = AnswerInProgress(question, found.approvals)
-        found.approvals.begin(session)
-        found.begin(answer, data)
-        work = self._answer(found, data, answer)
-        self._run(work)
-        self._page.list_changed()
-
-    def _refuse_second(self, found: OpenConversation) -> None:
-        if found.answer is not None:
-            raise ApiError(
-                409,
-                "this conversation is being answered: stop that or wait for its end",
-                "answering",
-            )
-
-    async def _answer(
-        self, found: OpenConversation, data: Data, answer: AnswerInProgress
-    ) -> None:
-        """Answer, then show what was saved."""
-        page, problem = self._page, None
-        untrack = page.drain.track([answer])
-        settings = self.settings_of(found)
-        try:
-            choice = page.models.resolve(settings.model)
-            async with page.models.lease(choice.model) as runtime:
-                prepare = partial(self._prepare, found, data, answer, runtime, settings)
-                await answer.run(partial(prepare, choice.adapter), found.take)
-        except Exception as error:
-            problem = as_api_error(error).message
-        finally:
-            untrack()
-        if not answer.sent and problem is None:
-            problem = STOPPED if page.drain.started else None
-        found.problem = found.problem or problem
-        await self._finish(found, answer, found.problem)
-
-    async def _finish(
-        self, found: OpenConversation, answer: AnswerInProgress, problem: str | None
-    ) -> None:
-        """Show what was saved of an answer that has ended."""
-        changes = found.data if found.changed else None
-        with suppress(ApiError):
-            data, versions = await asyncio.to_thread(self._load, found.id)
-            found.is_saved = True
-            found.show(data)
-            found.versions = versions
-        if answer.stats is not None:
-            seconds = asyncio.get_running_loop().time() - answer.began
-            place = len(found.turns) - 1
-            found.stats[place] = describe_stats(answer.stats, seconds)
-        found.used = answer.used or found.used
-        found.end(problem=problem)
-        if changes is not None:
-            found.changed = False
-            later = changed_data(
-                found.data,
-                title=changes["title"],
-                settings=ChatSettings.of(changes, self._page.defaults),
-            )
-            await self._write(found, later)
-            found.log.restart()
-        self._page.list_changed()
-
-    def _prepare(
-        self,
-        found: OpenConversation,
-        data: Data,
-        answer: AnswerInProgress,
-        runtime: Runtime,
-        settings: ChatSettings,
-        adapter: str | None,
-    ) -> Chat:
-        """Return the chat that answers, in its thread: with tools that keep running."""
-        tools = found.tools
-        if tools is None or list(tools.names) != settings.tools:
-            found.close_tools()
-            tools = found.tools = OpenedTools(self._page.offer, settings.tools)
-        chat, wanted = found.chat, saved.from_json(data)
-        if chat is None or tuple(chat.messages) != wanted.messages:
-            plain = {"notes": {}} | data | {"adapter": None, "version": saved.VERSION}
-            chat = Chat.from_json(
-                runtime,
-                plain,
-                tools=tools.tools,
-                approve=self._page.offer.approval(found.approvals.ask),
-            )
-        chat.on_change = None
-        chat.title = wanted.title
-        chat.runtime, chat.adapter = runtime, adapter
-        chat.params = replace(self._page.params, temperature=settings.temperature)
-        chat.effort, chat.system = settings.effort, settings.system or None
-        chat.notes = {**chat.notes, **settings.notes}
-        chat.on_progress = answer.on_progress
-        chat.on_change = partial(self._keep, found)
-        found.chat = chat
-        return chat
-
-    def _keep(self, found: OpenConversation, chat: Chat) -> None:
-        """Save a change of a running answer; called in its thread."""
-        answer = found.answer
-        if answer is not None:
-            answer.sent = True
-        try:
-            self._page.store.save(chat)
-        except SessionError as error:
-            log.warning("a conversation was not saved: %s", error)
-            found.problem = str(error)
-        self._page.in_loop(self._page.list_changed)
-
     async def _branch(self, found: OpenConversation, data: Data) -> OpenConversation:
         """Return a new conversation of the same family with the history of `data`."""
-        notes = await asyncio.to_thread(self._page.store.notes)
-        family = family_of(found.id, notes)
+        family, _ = await self._chats.family(found.id)
         empty = new_data(self.settings_of(found), {FAMILY: family})
         made = {
             **data,
@@ -406,31 +234,8 @@ class Conversations:
         self._open[opened.id] = opened
         return opened
 
-    def _load(self, id: str) -> tuple[Data, list[dict[str, Any] | None]]:
-        """Read a conversation and the versions of its turns. Raises ApiError (404)."""
-        store = self._page.store
-        try:
-            data = store.load(id)
-        except SessionError as error:
-            raise ApiError(
-                404, "there is no such conversation (any more)", "not_found"
-            ) from error
-        notes = store.notes()
-        ids = [one.id for one in store.list()] if notes else [id]
-        family = members(family_of(id, notes), ids, notes)
-        if len(family) < 2:
-            return data, []
-        loaded = {one: data if one == id else store.load(one) for one in family}
-        oldest = sorted(family, key=lambda one: loaded[one]["created"])
-        histories = {one: saved.from_json(loaded[one]).messages for one in oldest}
-        return data, versions_of_turns(id, histories)
-
     async def _write(self, found: OpenConversation, data: Data) -> None:
-        """Save a conversation without a model, and show it."""
-        async with self._storing:
-            await asyncio.to_thread(self._page.store.save, StoredState(data))
-        found.is_saved = True
-        found.show(data)
+        await self._chats.write(found, data)
         self._page.list_changed()
 
     async def _close_oldest(self) -> None:
@@ -442,11 +247,6 @@ class Conversations:
     async def _wait_for_answers(self, ids: set[str]) -> None:
         while any(one.id in ids for one in self.answering):
             await asyncio.sleep(0.02)
-
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def cut_data(data: Data, length: int) -> Data:

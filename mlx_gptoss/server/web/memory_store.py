@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from mlx_gptoss.chat.sessions import ChatSummary, SearchHit, as_markdown
+from mlx_gptoss.chat.sessions.answer_journal import AnswerJournal
 from mlx_gptoss.chat.sessions.store import Savable
 from mlx_gptoss.errors import SessionError
 
@@ -22,6 +23,7 @@ class ChatStore(Protocol):
     def notes(self) -> dict[str, dict[str, Any]]: ...
     def markdown(self, id: str) -> str: ...
     def delete_all(self, ids: Sequence[str] | None = None) -> int: ...
+    def journal(self, id: str) -> AnswerJournal | None: ...
 
 
 class MemoryStore:
@@ -83,6 +85,9 @@ class MemoryStore:
         with self._lock:
             chosen = [*self._chats] if ids is None else list(ids)
             return sum(self._chats.pop(id, None) is not None for id in chosen)
+
+    def journal(self, id: str) -> None:
+        """Return none: nothing of an answer may be written."""
 
 
 def _shown_texts(data: dict[str, Any]) -> Sequence[str]:
