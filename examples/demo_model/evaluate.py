@@ -9,12 +9,14 @@ prints the share of correct outputs by kind and the length of the analysis by ef
 import argparse
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from examples.demo_model.cases import Case, Output, cases
 from examples.demo_model.scores import report
 from mlx_gptoss import Runtime, SamplingParams, load
 from mlx_gptoss.harmony.render.prompt import render_messages
 
+TOGETHER = 8  # cases in one batch
 GREEDY = SamplingParams(temperature=0, max_tokens=400)
 
 
@@ -39,7 +41,9 @@ def _prompt(runtime: Runtime, case: Case) -> list[int]:
 
 
 def outputs(runtime: Runtime, chosen: Sequence[Case]) -> list[Output | None]:
-    return [complete(runtime, case) for case in chosen]
+    """Run all cases, several in one batch."""
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        return list(pool.map(lambda case: complete(runtime, case), chosen))
 
 
 def main() -> None:
