@@ -29,7 +29,8 @@ SECONDS = 60.0
 DIM = re.compile(r"\x1b\[([\d;]*)m")
 # Fonts installed on the reader's machine; none from the network.
 FONTS = "ui-monospace, Menlo, DejaVu Sans Mono"
-COLOURS = {"brown": "yellow", "brightblack": "bright_black"}  # as pyte names them
+# As pyte names them.
+COLOURS = ("black", "red", "green", "brown", "blue", "magenta", "cyan", "white")
 
 
 def main() -> None:
@@ -89,7 +90,7 @@ def start(home: Path, *options: str) -> tuple[pyte.Screen, Callable[[str, str], 
     def at_rest() -> bool:
         """Feed new output to the screen; True if there was none for a moment."""
         try:
-            stream.feed(DIM.sub(_grey, child.read_nonblocking(65536, timeout=0.5)))
+            stream.feed(grey(child.read_nonblocking(65536, timeout=0.5)))
         except pexpect.TIMEOUT:
             return True
         return False
@@ -114,12 +115,14 @@ def as_text(screen: pyte.Screen) -> str:
 def as_svg(screen: pyte.Screen) -> str:
     """Draw the screen with its colours."""
     rows = as_text(screen).count("\n") + 1
-    console = Console(record=True, width=COLUMNS, file=StringIO(), force_terminal=True)
+    console = Console(
+        record=True, width=screen.columns, file=StringIO(), force_terminal=True
+    )
     for row in range(rows):
-        cells = [screen.buffer[row][column] for column in range(COLUMNS)]
+        cells = [screen.buffer[row][column] for column in range(screen.columns)]
         line = Text()
         for (colour, bold), run in groupby(cells, lambda cell: (cell.fg, cell.bold)):
-            named = None if colour == "default" else COLOURS.get(colour, colour)
+            named = None if colour == "default" else rich_name(colour)
             text = "".join(cell.data for cell in run)
             line.append(text, Style(color=named, bold=bold))
         line.rstrip()
@@ -129,10 +132,23 @@ def as_svg(screen: pyte.Screen) -> str:
     return re.sub(r"[ \t]+$", "", drawn, flags=re.MULTILINE).replace("Fira Code", FONTS)
 
 
-def _grey(found: re.Match[str]) -> str:
+def rich_name(colour: str) -> str:
+    """Return rich's name of a colour that pyte names, or gives in hexadecimal."""
+    bright, name = colour.startswith("bright"), colour.removeprefix("bright")
+    if name not in COLOURS:
+        return f"#{colour}"
+    name = "yellow" if name == "brown" else name
+    return f"bright_{name}" if bright else name
+
+
+def grey(text: str) -> str:
     """Turn dimmed text, which pyte does not support, into grey."""
-    codes = ["90" if code == "2" else code for code in found[1].split(";")]
-    return f"\x1b[{';'.join(codes)}m"
+
+    def replaced(found: re.Match[str]) -> str:
+        codes = ["90" if code == "2" else code for code in found[1].split(";")]
+        return f"\x1b[{';'.join(codes)}m"
+
+    return DIM.sub(replaced, text)
 
 
 if __name__ == "__main__":

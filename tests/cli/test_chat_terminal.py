@@ -163,7 +163,11 @@ def test_an_answer_survives_a_screen_that_changes_its_size(home: Path) -> None:
     assert shown.count("Writing") == 0
 
 
-NARROWED = pytest.mark.xfail(reason="tmux moves the cursor off the first line")
+NARROWED = pytest.mark.xfail(
+    reason="tmux 3.3 wraps the empty rows below, too, when a window gets narrower: the "
+    "first lines of an answer at the top of the screen go into its history before the "
+    "program hears of it, and nothing erases single lines there"
+)
 
 
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")

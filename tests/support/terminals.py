@@ -33,10 +33,12 @@ class Terminal:
         rows: int = 24,
         settings: Mapping[str, str] | None = None,
         cwd: Path = ROOT,
+        rewrite: Callable[[str], str] = str,
     ) -> None:
         environment = {**os.environ, "TERM": "xterm-256color", **(settings or {})}
         environment.setdefault("PYTHONPATH", str(ROOT))
         self.raw = ""  # all it wrote
+        self._rewrite = rewrite  # of it, for a screen that lacks something
         self.vt = pyte.HistoryScreen(columns, rows, history=100_000, ratio=0.1)
         self._stream = pyte.Stream(self.vt)
         self.child = pexpect.spawn(
@@ -140,5 +142,5 @@ class Terminal:
         except (pexpect.TIMEOUT, pexpect.EOF):
             return False
         self.raw += text
-        self._stream.feed(text)
+        self._stream.feed(self._rewrite(text))
         return True
