@@ -16,7 +16,9 @@ from mlx_gptoss.memory.saved_probe import (
 )
 
 MEGA = 10**6
-TINY = probe.ProbeScale(largest=64, rounds=1, prompt=16, answer=3, matrix_rows=64)
+TINY = probe.ProbeScale(
+    largest=64, rounds=1, model_rounds=1, prompt=16, answer=3, matrix_rows=64
+)
 
 
 def test_everything_is_measured(tmp_path: Path) -> None:

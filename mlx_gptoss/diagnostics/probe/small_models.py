@@ -91,6 +91,6 @@ def write_small_models(folder: Path) -> tuple[SmallModel, SmallModel, SmallModel
 
 def run_in_turn(models: Sequence[SmallModel], scale: ProbeScale, clock: Clock) -> None:
     """Run every model once in each round."""
-    for _ in range(scale.rounds):
+    for _ in range(scale.model_rounds):
         for model in models:
             model.time_once(clock, scale.prompt, scale.answer)

@@ -22,12 +22,14 @@ class ProbeScale:
 
     largest: hidden size of the largest layers, by default that of the published models.
     rounds: repeats of every measurement.
+    model_rounds: runs of each small model, of whose times differences are taken.
     prompt, answer: tokens of the small models' runs.
     matrix_rows: of the matrix read from memory, by default larger than any cache.
     """
 
     largest: int = 2880
     rounds: int = 3
+    model_rounds: int = 9
     prompt: int = 256
     answer: int = 24
     matrix_rows: int = 16384
