@@ -17,6 +17,10 @@ from typing import Any
 
 Point = tuple[float, float]  # x, seconds
 
+# Matrices of hidden sizes from here on are timed as they come from memory, smaller ones
+# from a cache. How much longer the latter take from memory is measured by itself.
+LARGE = 768
+
 
 @dataclass(frozen=True)
 class CostTable:
@@ -65,6 +69,8 @@ class Costs:
     first: the rest of a layer for a first token, beside that of a step: nothing hides
         Python's part, and the next step begins before the token is returned.
     value: the rest of a layer, per row of prefill and value of it.
+    cold, cold_expert: what a small linear layer and a small expert take longer where
+        the weights of a pass, `cache_bytes` or more, do not stay in a cache.
     """
 
     dense: CostTable
@@ -81,6 +87,13 @@ class Costs:
     step: float
     first: float
     value: float
+    cold: float = 0.0
+    cold_expert: float = 0.0
+    cache_bytes: float = 0.0
+
+    def cold_share(self, read: float) -> float:
+        """Return the share of `read` bytes, those of a pass, that no cache holds."""
+        return min(1.0, read / self.cache_bytes) if self.cache_bytes else 0.0
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> "Costs":
@@ -89,7 +102,8 @@ class Costs:
         Raises KeyError, TypeError, AttributeError or ValueError for anything else.
         """
         names = {entry.name for entry in fields(cls)} - {*TABLES, DEQUANTIZED}
-        found: dict[str, Any] = {name: float(raw[name]) for name in names}
+        known = names - NEWER | names & raw.keys()
+        found: dict[str, Any] = {name: float(raw[name]) for name in known}
         found |= {name: CostTable.from_json(raw[name]) for name in TABLES}
         table = raw[DEQUANTIZED]
         found[DEQUANTIZED] = None if table is None else CostTable.from_json(table)
@@ -98,6 +112,7 @@ class Costs:
 
 TABLES = ("dense", "affine8", "affine4", "experts")
 DEQUANTIZED = "dequantized"
+NEWER = {"cold", "cold_expert", "cache_bytes"}  # an older probe lacks them
 
 
 def interpolate(points: Sequence[Point], x: float) -> float:

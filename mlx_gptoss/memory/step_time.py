@@ -3,10 +3,14 @@
     pass(N rows) = sum over layers of
           linear(qkv, N) + linear(o, N) + linear(router, N)
         + touched experts * expert(N * T / touched rows) + one call
+        + what small ones of these take longer from memory than from a cache
         + query heads * (attended keys * key, or query-key pairs * score)
         + layer + N * (hidden size + width of q, k and v) * value
       + linear(lm_head, 1) + step
     first token  = passes of all chunks + layers * first
+
+A cache loses the share of a pass's weights that they are of its size, and of matrices
+half as large as those that were timed from memory, half of that is added.
 
 Rows of prefill choose experts at random, and the top layer sends its last row alone to
 them. Source: the operations of `model/gpt_oss.py`, with costs that `mlx-gptoss probe`
@@ -16,7 +20,7 @@ measured through its own modules.
 from dataclasses import dataclass
 
 from mlx_gptoss.format.config import SLIDING, ModelConfig
-from mlx_gptoss.memory.costs import Costs, CostTable
+from mlx_gptoss.memory.costs import LARGE, Costs, CostTable
 
 # Least bits per weight, with scales, of each kind of linear layer.
 DENSE_BITS, AFFINE8_BITS = 12, 6.25
@@ -104,15 +108,17 @@ def _rows_time(
     M, D = config.hidden_size, config.head_dim
     H, Hk = config.num_attention_heads, config.num_key_value_heads
     layers = config.num_hidden_layers
+    share = costs.cold_share(_read_bytes(config, bits, rows))
+    sizes = M * (H + 2 * Hk) * D, H * D * M, M * config.num_local_experts
     attention = _linear(costs, bits.attention)
-    linear = (
-        attention.seconds(M * (H + 2 * Hk) * D, rows)
-        + attention.seconds(H * D * M, rows)
-        + costs.dense.seconds(M * config.num_local_experts, rows)
+    tables = attention, attention, costs.dense
+    linear = sum(
+        table.seconds(size, rows) + share * costs.cold * _smallness(size, LARGE**2)
+        for table, size in zip(tables, sizes, strict=True)
     )
     pairs = _layer_pairs(config, rows, before)
-    experts = (layers - 1) * _experts_time(costs, config, bits, rows)
-    experts += _experts_time(costs, config, bits, 1)
+    experts = (layers - 1) * _experts_time(costs, config, bits, rows, share)
+    experts += _experts_time(costs, config, bits, 1, share)
     return PassTime(
         layers * linear,
         experts,
@@ -121,18 +127,33 @@ def _rows_time(
     )
 
 
+def _read_bytes(config: ModelConfig, bits: BitsPerWeight, rows: int) -> float:
+    """Count the bytes of the layers' weights that a pass reads."""
+    M, D = config.hidden_size, config.head_dim
+    heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
+    experts = touched_experts(config, rows) * 3 * M * config.intermediate_size
+    layer = M * D * heads * bits.attention + experts * bits.experts
+    return config.num_hidden_layers * layer / 8
+
+
+def _smallness(size: float, large: float) -> float:
+    """Return 1 for a matrix of next to no weights, 0 from `large` ones on."""
+    return max(0.0, 1 - size / large)
+
+
 def _experts_time(
-    costs: Costs, config: ModelConfig, bits: BitsPerWeight, rows: int
+    costs: Costs, config: ModelConfig, bits: BitsPerWeight, rows: int, share: float
 ) -> float:
-    """Seconds of the experts of one layer."""
+    """Seconds of the experts of one layer, of whose bytes no cache holds a share."""
     M, F, k = config.hidden_size, config.intermediate_size, config.num_experts_per_tok
     touched = touched_experts(config, rows)
     each = rows * k / touched
     if bits.experts <= MXFP4_EXPERT_BITS:
-        table = _expert_table(costs, config, rows)
-        return costs.experts_call + touched * table.seconds(3 * M * F, each)
-    table = _linear(costs, bits.experts)
-    one = table.seconds(2 * M * F, each) + table.seconds(M * F, each)
+        one = _expert_table(costs, config, rows).seconds(3 * M * F, each)
+    else:
+        table = _linear(costs, bits.experts)
+        one = table.seconds(2 * M * F, each) + table.seconds(M * F, each)
+    one += share * costs.cold_expert * _smallness(M * F, LARGE**2)
     return costs.experts_call + touched * one
 
 

@@ -54,7 +54,7 @@ CALLS = {
     "tune train": "tune train text -m demo --preview",
     "tune report": "tune report converted",
     "plan": "plan demo",
-    "probe": "probe --help",  # it takes 10 seconds
+    "probe": "probe --help",  # it takes 15 seconds
     "trace record": "trace record t$$ -m demo --tokens 4 hello",
     "trace replay": "trace replay routing.trace",
     "bench compare": "bench compare text text",

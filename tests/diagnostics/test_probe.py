@@ -6,7 +6,10 @@ import mlx.core as mx
 import pytest
 
 from mlx_gptoss.diagnostics import probe
-from mlx_gptoss.diagnostics.probe import disk
+from mlx_gptoss.diagnostics.probe import disk, layers
+from mlx_gptoss.diagnostics.probe.layers import linear_layers
+from mlx_gptoss.diagnostics.probe.products import TimedProduct, cold_seconds
+from mlx_gptoss.diagnostics.probe.stopwatch import TimedPiece
 from mlx_gptoss.errors import ConfigError, GptOssError
 from mlx_gptoss.memory.saved_probe import (
     Probe,
@@ -32,6 +35,37 @@ def test_everything_is_measured(tmp_path: Path) -> None:
     assert found.costs.score > 0
     assert len(said) == 4
     assert list(tmp_path.iterdir()) == []  # the file is gone
+
+
+def timed(table: str, rows: int, *seconds: float) -> TimedProduct:
+    return TimedProduct(table, 192, rows, 10, TimedPiece(seconds=[*seconds]))
+
+
+def test_one_slow_round_of_five_is_no_busy_machine() -> None:
+    assert timed("dense", 1, 1, 1, 9, 1, 1).piece.spread == 1
+    assert timed("dense", 1, 1, 2, 2, 1, 1).piece.spread == 2
+    assert timed("dense", 1, 1, 3, 1).piece.spread == 3
+
+
+def test_small_layers_take_longer_from_memory() -> None:
+    found = [timed("cold dense", 1, 5), timed("warm dense", 1, 2, 3, 2)]
+    assert cold_seconds(found, "dense") == pytest.approx(0.3)
+    assert cold_seconds(found[::-1], "dense") == pytest.approx(0.3)
+    assert cold_seconds(found, "experts") == 0  # not timed
+    faster = [timed("cold dense", 1, 2), timed("warm dense", 1, 3)]
+    assert cold_seconds(faster, "dense") == 0
+
+
+def test_cold_layers_are_more_than_a_cache_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(layers, "cache_bytes", lambda: 10 * 64 * 64 * 4)
+    assert len(linear_layers(64, None)) == layers.FEW_COPIES
+    found = linear_layers(64, None, cold=True)
+    x = mx.random.normal((1, 64))
+    for each in found:
+        assert mx.allclose(each(x), found[0](x))
+    assert len(found) == 10  # each has a bias too
 
 
 def test_every_byte_of_the_disk_is_read_once(tmp_path: Path) -> None:

@@ -80,6 +80,33 @@ def test_a_prompt_costs_its_chunks_and_the_rows_they_see() -> None:
     assert prefill_time(costs, window, FLOATS, 256, 128).attention < found.attention
 
 
+def test_small_matrices_take_longer_where_no_cache_holds_all() -> None:
+    small = replace(
+        CONFIG, hidden_size=384, intermediate_size=384, num_attention_heads=6
+    )  # matrices half as wide as those that are timed from memory
+    half = replace(small, num_key_value_heads=3)
+    attention = 384 * 64 * (2 * 6 + 2 * 3) * 32 / 8
+    read = 24 * (attention + 4 * 3 * 384 * 384 * 4.25 / 8)
+    costs = make_costs()
+    warm = decode_time(costs, half, FLOATS, 1)
+    for cache, share in ((4 * read, 0.25), (read, 1), (read / 9, 1), (0, 0)):
+        cold = replace(costs, cold=1e-3, cold_expert=1e-4, cache_bytes=cache)
+        found = decode_time(cold, half, FLOATS, 1)
+        sizes = (384 * (6 + 2 * 3) * 64, 6 * 64 * 384, 384 * 32)
+        linear = sum(1 - size / 768**2 for size in sizes) * 24e-3
+        assert found.linear - warm.linear == pytest.approx(share * linear)
+        experts = 24 * 4 * 1e-4 * 0.75
+        assert found.experts - warm.experts == pytest.approx(share * experts)
+
+
+def test_large_matrices_were_timed_from_memory() -> None:
+    costs = replace(make_costs(), cold=1.0, cold_expert=1.0, cache_bytes=1.0)
+    router = 24 * (1 - 2880 * 32 / 768**2)  # the only small one of the 20b
+    found = decode_time(costs, CONFIG, FLOATS, 1)
+    warm = decode_time(make_costs(), CONFIG, FLOATS, 1)
+    assert found.total - warm.total == pytest.approx(router)
+
+
 @pytest.mark.parametrize(
     ("bits", "times"), [(32, 1), (16, 1), (9, 2), (8.5, 2), (6.5, 2), (4.5, 3)]
 )
@@ -201,6 +228,18 @@ def test_costs_are_kept_and_used(tmp_path: Path) -> None:
     expected = decode_time(make_costs(), CONFIG, FLOATS, 100)
     assert decode_time(machine.costs, CONFIG, FLOATS, 100) == expected
     assert machine.costs.dequantized is not None
+
+
+def test_costs_of_an_older_version_still_count() -> None:
+    raw = json.loads(json.dumps(asdict(make_costs())))
+    for name in ("cold", "cold_expert", "cache_bytes"):
+        del raw[name]
+    found, expected = Costs.from_json(raw), make_costs()
+    for rows in (1, 100):
+        after, before = (
+            prefill_time(x, CONFIG, FLOATS, rows, 64) for x in (found, expected)
+        )
+        assert after == before
 
 
 def test_a_doubtful_probe_says_so(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 disk.py          reads of a fresh file, past the page cache
 device.py        memory, and waiting for the device
 products.py      linear layers, experts and attention, by size and rows
+layers.py        the layers, from a cache and from memory
 small_models.py  random models from prompt to answer
 costs.py         costs of the parts of a forward pass, from the two
 stopwatch.py     timing in rounds
@@ -46,7 +47,7 @@ def probe(
 
     Temporarily uses `size` bytes of the disk. A busy machine, or one that the sum of
     costs does not describe, shows in the result's `doubts`. Raises GptOssError if the
-    disk has no room. Takes some 10 seconds. Peak memory: about 700 MB.
+    disk has no room. Takes some 15 seconds. Peak memory: about 700 MB.
     """
     folder = folder or user_home()
     watch = watch or BusyWatch()

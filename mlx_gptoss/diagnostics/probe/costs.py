@@ -7,8 +7,10 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from mlx_gptoss.diagnostics.probe.layers import cache_bytes
 from mlx_gptoss.diagnostics.probe.products import (
     TimedProduct,
+    cold_seconds,
     make_expert_tables,
     make_table,
     prepare_attention,
@@ -125,6 +127,9 @@ def _make_costs(
         step=0.0,
         first=0.0,
         value=0.0,
+        cold=cold_seconds(products, "dense"),
+        cold_expert=cold_seconds(products, "experts"),
+        cache_bytes=cache_bytes(),
     )
 
 

@@ -5,16 +5,19 @@ many, so that every way of multiplying that the modules choose is seen: gathered
 dequantized, one stream or two, sorted or not.
 """
 
-import copy
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass
 
 import mlx.core as mx
-import mlx.nn as nn
-from mlx.utils import tree_flatten, tree_map
 
+from mlx_gptoss.diagnostics.probe.layers import (
+    EXPERTS,
+    FEW_COPIES,
+    Layer,
+    choose_all,
+    expert_layers,
+    linear_layers,
+)
 from mlx_gptoss.diagnostics.probe.stopwatch import (
     MOST_SECONDS,
     Clock,
@@ -23,16 +26,13 @@ from mlx_gptoss.diagnostics.probe.stopwatch import (
     time_rounds,
     warm_up,
 )
-from mlx_gptoss.format.config import MXFP4, Quantization
-from mlx_gptoss.format.layout import PACKED, Structure
+from mlx_gptoss.format.config import Quantization
 from mlx_gptoss.memory.costs import CostTable
-from mlx_gptoss.memory.published_models import find_published_model
 from mlx_gptoss.memory.sizes import MXFP4_BITS
 from mlx_gptoss.model.attention import Masks, attend
 from mlx_gptoss.model.blas import preload_blas
 from mlx_gptoss.model.device import choose_dtype, on_gpu
-from mlx_gptoss.model.experts.resident import Experts
-from mlx_gptoss.model.linear import DEQUANTIZE_MIN_ROWS, make_linear
+from mlx_gptoss.model.linear import DEQUANTIZE_MIN_ROWS
 
 LARGEST = ProbeScale().largest
 HIDDEN_SIZES = {  # of the timed layers
@@ -46,14 +46,7 @@ ROWS = (1, 8, 64, 512)
 # BLAS it dequantizes linear layers.
 FEW_ROWS, MANY_ROWS = (1, DEQUANTIZE_MIN_ROWS - 1), (DEQUANTIZE_MIN_ROWS, 64, 512)
 ROWS_DEQUANTIZED = FEW_ROWS + MANY_ROWS
-EXPERTS = 2  # of a timed layer, both chosen by every row
-# Matrices of models larger than any cache are read from memory, so as many are timed in
-# turn as do not fit one.
-LARGE = 768  # hidden sizes from here on
-CACHE_BYTES_CPU, CACHE_BYTES_GPU = 32 * 2**20, 128 * 2**20
-FEW_COPIES = 4
-EXPONENT_BIAS, FP4_RMS = 127, 2.93
-MOST_WORD = 2**31 - 1
+COLD_SIZE = 192  # of the small layers that are timed from memory too
 
 HEADS, KV_HEADS, HEAD_DIM = 8, 2, 64
 KEYS, FEW_KEYS, QUERIES = 1024, 256, 128
@@ -85,17 +78,38 @@ def prepare_products(clock: Clock, *, largest: int) -> Iterator[TimedProduct]:
     for table, hidden_sizes in HIDDEN_SIZES.items():
         for M in (n for n in hidden_sizes if n <= largest):
             if table != "experts":
-                layers = _linear_layers(M, QUANTIZATIONS[table])
+                layers = linear_layers(M, QUANTIZATIONS[table])
                 yield from _prepare(table, M * M, layers, many, M, clock)
                 continue
-            copied, size = _expert_layers(M), 3 * M * M
-            gathered = [_choose_all(x) for x in copied]
+            copied, size = expert_layers(M), 3 * M * M
+            gathered = [choose_all(x) for x in copied]
             few = ROWS if on_gpu() else FEW_ROWS
             yield from _prepare(table, size, gathered, few, M, clock, EXPERTS)
             if not on_gpu():
-                one = [_choose_all(copied[0].apply_one_by_one)]
+                one = [choose_all(copied[0].apply_one_by_one)]
                 rows = MANY_ROWS
                 yield from _prepare("dequantized", size, one, rows, M, clock, EXPERTS)
+    if largest >= COLD_SIZE:
+        yield from _prepare_cold(COLD_SIZE, clock)
+
+
+def _prepare_cold(M: int, clock: Clock) -> Iterator[TimedProduct]:
+    """Yield one row by as many small layers as fit no cache, and by few as often."""
+    linear: list[Layer] = linear_layers(M, None, cold=True)
+    experts = [choose_all(x) for x in expert_layers(M, cold=True)]
+    for name, layers in (("dense", linear), ("experts", experts)):
+        again = layers[:FEW_COPIES] * (len(layers) // FEW_COPIES)
+        per_layer = EXPERTS if layers is experts else 1
+        yield from _prepare(f"cold {name}", M, layers, (1,), M, clock, per_layer)
+        yield from _prepare(f"warm {name}", M, again, (1,), M, clock, per_layer)
+
+
+def cold_seconds(products: Iterable[TimedProduct], name: str) -> float:
+    """Return what one small product takes longer from memory than from a cache."""
+    seconds = {x.table: x.piece.median / x.count for x in products}
+    if f"cold {name}" not in seconds:
+        return 0.0
+    return max(0.0, seconds[f"cold {name}"] - seconds[f"warm {name}"])
 
 
 def dequantizes() -> bool:
@@ -132,7 +146,7 @@ def make_expert_tables(
 
 def measure_experts(rounds: int = ProbeScale().rounds) -> float:
     """Run single tokens through experts of the published size: bytes per second."""
-    layers = [_choose_all(x) for x in _expert_layers(LARGEST)]
+    layers = [choose_all(x) for x in expert_layers(LARGEST)]
     x = mx.random.normal((1, LARGEST)).astype(choose_dtype(None))
     piece = TimedPiece(_chain(layers, x))
     warm_up(piece)
@@ -169,10 +183,6 @@ def prepare_attention() -> dict[str, tuple[TimedPiece, float]]:
     }
 
 
-Layer = Callable[[mx.array], mx.array]
-ModuleKind = TypeVar("ModuleKind", bound=nn.Module)
-
-
 def _prepare(
     table: str,
     size: int,
@@ -202,67 +212,5 @@ def _chain(layers: list[Layer], x: mx.array) -> Callable[[], None]:
         for layer in layers:
             y = layer(y)
         mx.eval(y)
-
-    return run
-
-
-def _linear_layers(M: int, quantization: Quantization | None) -> list[Layer]:
-    layer = make_linear(M, M, quantization)
-    layer.set_dtype(choose_dtype(None))
-    layer.update({"bias": mx.ones_like(layer["bias"])})  # else a chain fades to 0
-    return [*_copies(layer, M)]
-
-
-def _copies(layer: ModuleKind, M: int) -> Iterator[ModuleKind]:
-    """Yield a layer and copies of it, in memory of their own."""
-    layer.eval()
-    mx.eval(layer.parameters())
-    yield layer
-    count = FEW_COPIES
-    if M >= LARGE:
-        cache = CACHE_BYTES_GPU if on_gpu() else CACHE_BYTES_CPU
-        arrays = dict(tree_flatten(layer.parameters())).values()
-        size = sum(array.nbytes for array in arrays)
-        count = max(FEW_COPIES, -(-cache // size))
-    for _ in range(count - 1):
-        other = copy.copy(layer)
-        other.update(tree_map(lambda array: array + 0, layer.parameters()))
-        mx.eval(other.parameters())
-        yield other
-
-
-def _expert_layers(M: int) -> list[Experts]:
-    """Return experts of random weights, all chosen by every row."""
-    published = find_published_model("gpt-oss-20b")
-    assert published is not None
-    config = replace(
-        published.config,
-        hidden_size=M,
-        intermediate_size=M,
-        num_local_experts=EXPERTS,
-        num_experts_per_tok=EXPERTS,
-    )
-    packing = {"experts.gate_up_proj": MXFP4, "experts.down_proj": MXFP4}
-    experts = Experts(config, Structure(packing, PACKED), "experts")
-    experts.set_dtype(choose_dtype(None))
-    exponent = EXPONENT_BIAS - round(math.log2(FP4_RMS * M**0.5))
-    for projection in experts.projections.values():
-        shape = projection.weight.shape
-        projection.weight = mx.random.randint(0, MOST_WORD, shape).astype(mx.uint32)
-        projection.scales = mx.full(projection.scales.shape, exponent, mx.uint8)
-        projection.bias = mx.ones_like(projection.bias)
-    return list(_copies(experts, M))
-
-
-def _choose_all(apply: Callable[..., mx.array]) -> Layer:
-    """Return a layer that sends every row to all experts."""
-    is_layer = isinstance(apply, Experts)
-
-    def run(x: mx.array) -> mx.array:
-        shape = (len(x), EXPERTS)
-        indices = mx.broadcast_to(mx.arange(EXPERTS, dtype=mx.uint32), shape)
-        if not is_layer:
-            return apply(x, indices)
-        return apply(x, indices, mx.full(shape, 1 / EXPERTS, x.dtype))
 
     return run

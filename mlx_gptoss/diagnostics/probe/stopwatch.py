@@ -28,7 +28,7 @@ class ProbeScale:
     """
 
     largest: int = 2880
-    rounds: int = 3
+    rounds: int = 5
     model_rounds: int = 9
     prompt: int = 256
     answer: int = 24
@@ -49,8 +49,12 @@ class TimedPiece:
 
     @property
     def spread(self) -> float:
-        """The slowest round by the fastest."""
-        return max(self.seconds) / max(min(self.seconds), 1e-9)
+        """The slowest round by the fastest, without a quarter of them at either end.
+
+        A single slow round of five does not change the median.
+        """
+        rising, cut = sorted(self.seconds), len(self.seconds) // 4
+        return rising[-1 - cut] / max(rising[cut], 1e-9)
 
 
 def warm_up(piece: TimedPiece, clock: Clock = time.perf_counter) -> float:
