@@ -10,6 +10,7 @@
     │   ├── SchemaError     a schema or grammar cannot be enforced
     │   └── LongPromptError it is longer than the context
     ├── ExamplesError       training examples cannot be read or rendered
+    ├── BatchError          a file of requests or texts cannot be worked through
     ├── BusyError           too many requests are waiting: try again later
     ├── AnswerTimeout       an answer did not end within the caller's `timeout`
     ├── AnswerFormatError   an answer does not have the format that was asked for
@@ -106,6 +107,10 @@ class ExamplesError(GptOssError):
             stopped = ", and reading stopped there" if more else ""
             text = f"{len(self.mistakes)} mistakes in the examples{stopped}:\n{text}"
         super().__init__(text)
+
+
+class BatchError(GptOssError):
+    """The input or output of a batch does not fit what is asked for."""
 
 
 class BusyError(GptOssError):

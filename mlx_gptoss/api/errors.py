@@ -76,6 +76,21 @@ def abbreviate(text: str) -> str:
     return f"{text[:half]} … {text[-half:]}"
 
 
+def validation_error(problems: Any) -> ApiError:
+    """Describe the first validation error and its location, without the value."""
+    problem = problems[0]
+    place = [one for one in problem["loc"] if one != "body"]
+    if problem["type"] == "json_invalid":
+        return ApiError(400, "the body is not JSON", "invalid_json")
+    if not place:
+        return ApiError(
+            400, "the body must be a JSON object, sent as `application/json`"
+        )
+    name = "".join(f"[{at}]" if isinstance(at, int) else f".{at}" for at in place)
+    name = name.lstrip(".")
+    return ApiError(400, f"`{name}`: {problem['msg']}", "invalid_type", name)
+
+
 def bad_request(message: str, *, param: str | None = None) -> ApiError:
     return ApiError(400, message, "invalid_value", param)
 

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from mlx_gptoss.api.errors import context_exceeded
 from mlx_gptoss.api.generation import AnswerStream, PreparedPrompt
-from mlx_gptoss.api.reply_parser import ReplyParser, new_call_id
+from mlx_gptoss.api.ids import id_source
+from mlx_gptoss.api.reply_parser import ReplyParser
 from mlx_gptoss.engine.guide import Guide
 from mlx_gptoss.engine.outputs import CANCELLED
 from mlx_gptoss.engine.runtime import Runtime
@@ -27,6 +29,7 @@ from mlx_gptoss.harmony.render.prompt import (
     render_messages,
 )
 
+CALL_ID_BYTES = 12
 MAX_CONTEXTS_COUNTED = 4  # a prompt that is only rendered is counted up to this
 
 
@@ -120,6 +123,7 @@ def prepare_prompts(
         guide = runtime.guides.create(constraints, tools)
         if guide is not None:
             guide.resume_turn(prefix)
+        new_call_id = partial(id_source(f"choice {number}"), "call_", CALL_ID_BYTES)
         parser = Parser(runtime.tokenizer, tools=request.tools, next_id=new_call_id)
         for token in prefix:
             parser.feed(token)

@@ -3,7 +3,6 @@
 Knows nothing of models and threads; `generation.py` feeds it.
 """
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,6 @@ from mlx_gptoss.harmony.events import ParserEvent, ToolCall, ToolCallFailed
 from mlx_gptoss.harmony.messages import Message
 
 VISIBLE_CHANNELS = ("final", "commentary")
-CALL_ID_BYTES = 12
 
 
 @dataclass(frozen=True)
@@ -29,11 +27,6 @@ class ParsedToken:
     step: Step | None = None
     visible: bool = False
     progress: PromptProgress | None = None
-
-
-def new_call_id() -> str:
-    """Return a unique id for a tool call."""
-    return f"call_{secrets.token_hex(CALL_ID_BYTES)}"
 
 
 class ReplyParser:

@@ -51,6 +51,9 @@ COMMANDS = {
     "tune": LazyCommand(
         "mlx_gptoss.cli.tune", "tune", "Train an adapter, and report on it"
     ),
+    "batch": LazyCommand(
+        "mlx_gptoss.cli.batch", "batch", "Work through a file of requests or texts"
+    ),
     "merge": LazyCommand(
         "mlx_gptoss_convert.cli.merge", "merge_command", "Merge an adapter into a model"
     ),

@@ -17,6 +17,7 @@ from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.checkpoint.notices import list_warnings
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
+from mlx_gptoss.checkpoint.weights_digest import weights_digest
 from mlx_gptoss.engine.adapter_loading import load_adapters
 from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.engine.planned_load import (
@@ -114,6 +115,7 @@ def _read(
         cache=options.cache,
         batch=options.batch,
         dtype=dtype,
+        digest=lambda: weights_digest(checkpoint),
         files=lambda limits: PromptFiles(
             limits.root,
             cache_digest(checkpoint, dtype),

@@ -9,6 +9,8 @@ Token ids only: conversations are in `chat`.
 """
 
 import atexit
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -102,6 +104,7 @@ class Runtime:
         batch: limits of `submit`.
         files: opens the part of the prompt cache on disk, if `cache` asks for one.
         dtype: what the model computes in; adapters are kept in it.
+        digest: returns a digest (hex) of the weights.
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class Runtime:
         batch: BatchOptions | None = None,
         files: Callable[[CacheOptions], PromptFiles] | None = None,
         dtype: mx.Dtype = mx.float32,
+        digest: Callable[[], str] = lambda: "",
     ) -> None:
         self._model: LanguageModel | None = model
         self._options = cache or CacheOptions()
@@ -134,6 +138,7 @@ class Runtime:
         self._adapters = LoadedAdapters(self._thread, lambda: self.model, config, dtype)
         self._adapter_bytes = adapter_dtype(dtype).size  # of one value
         self._active: str | None = None
+        self._weights_digest = digest
         self._scheduler = Scheduler(
             self._thread,
             lambda: self.model,
@@ -258,6 +263,17 @@ class Runtime:
         if self.plan is not None:
             left = list(self._adapters.values())
             self.run(self._replan, self._plan_with(left, self.plan))
+
+    @property
+    def digest(self) -> str:
+        """A digest (hex) of what answers depend on: weights, adapters, precision.
+
+        It covers a sample of the weights, and which adapter is active.
+        """
+        adapters = {name: one.digest for name, one in self.adapters.items()}
+        parts = [self._weights_digest(), sorted(adapters.items()), self._active]
+        parts.append(self._adapter_bytes)
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def new_cache(self) -> Any:
         """Return an empty KV cache of one sequence, for `logits` and `generate`.

@@ -20,7 +20,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mlx_gptoss.api.errors import ApiError, as_api_error, error_body
+from mlx_gptoss.api.errors import (
+    ApiError,
+    as_api_error,
+    error_body,
+    validation_error,
+)
 from mlx_gptoss.api.ignored import IGNORED_HEADER as IGNORED
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.errors import GptOssError
@@ -179,21 +184,6 @@ def may_exist(request: Request) -> bool:
 
 async def on_disconnect(request: Request, error: Exception) -> Response:
     return Response(status_code=CLIENT_CLOSED_REQUEST)
-
-
-def validation_error(problems: Any) -> ApiError:
-    """Describe the first validation error and its location, without the value."""
-    problem = problems[0]
-    place = [one for one in problem["loc"] if one != "body"]
-    if problem["type"] == "json_invalid":
-        return ApiError(400, "the body is not JSON", "invalid_json")
-    if not place:
-        return ApiError(
-            400, "the body must be a JSON object, sent as `application/json`"
-        )
-    name = "".join(f"[{at}]" if isinstance(at, int) else f".{at}" for at in place)
-    name = name.lstrip(".")
-    return ApiError(400, f"`{name}`: {problem['msg']}", "invalid_type", name)
 
 
 HANDLERS: dict[Any, Any] = {

@@ -1,6 +1,5 @@
 """Write chat completions: answers to a reply, whole or in chunks."""
 
-import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from typing import Any
 
 from mlx_gptoss.api.chat import wire
 from mlx_gptoss.api.generation import AnswerStream, merge_answers
+from mlx_gptoss.api.ids import new_id
 from mlx_gptoss.api.logprobs import token_logprobs
 from mlx_gptoss.api.reply_parser import ParsedToken
 from mlx_gptoss.api.settings import BOTH, REASONING, REASONING_CONTENT, ServerSettings
@@ -42,7 +42,7 @@ class ChatReplyOptions:
     reasoning_fields: tuple[str, ...] = (REASONING,)
     logprobs: bool = False
     include_usage: bool = False
-    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
+    id: str = field(default_factory=lambda: new_id("chatcmpl-", 12))
     created: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod

@@ -1,6 +1,5 @@
 """Write raw completions: answers to a reply, whole or in chunks."""
 
-import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from typing import Any
 
 from mlx_gptoss.api.completions import wire
 from mlx_gptoss.api.generation import AnswerStream, PreparedPrompt, merge_answers
+from mlx_gptoss.api.ids import new_id
 from mlx_gptoss.api.logprobs import clamp_logprob, token_text
 from mlx_gptoss.api.reply_parser import ParsedToken
 from mlx_gptoss.api.usage import sum_usage
@@ -28,7 +28,7 @@ class CompletionReplyOptions:
     top_logprobs: bool = False
     echo: bool = False
     include_usage: bool = False
-    id: str = field(default_factory=lambda: f"cmpl-{secrets.token_hex(12)}")
+    id: str = field(default_factory=lambda: new_id("cmpl-", 12))
     created: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod

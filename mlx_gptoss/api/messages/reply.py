@@ -10,12 +10,12 @@ Whole replies are built by the same steps as streams, so both say the same. A ca
 its block once it is complete: an unfinished call has none, in streams either.
 """
 
-import secrets
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from mlx_gptoss.api.call_arguments import arguments_object
 from mlx_gptoss.api.generation import AnswerStream, TokenCounts
+from mlx_gptoss.api.ids import new_id
 from mlx_gptoss.api.messages import wire
 from mlx_gptoss.api.sealed import seal
 from mlx_gptoss.api.wire import StreamedProgress, StreamEvent
@@ -36,7 +36,7 @@ DELTAS_PER_PING = 64  # while the arguments of a call are generated
 
 def new_message(model: str) -> wire.MessagesReply:
     """Return an empty message."""
-    id = f"msg_{secrets.token_hex(12)}"
+    id = new_id("msg_", 12)
     usage = message_usage(TokenCounts())
     return wire.MessagesReply(id=id, model=model, content=[], usage=usage)
 

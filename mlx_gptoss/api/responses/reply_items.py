@@ -10,10 +10,10 @@
 """
 
 import json
-import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mlx_gptoss.api import ids
 from mlx_gptoss.api.responses import wire
 from mlx_gptoss.api.responses.tool_names import ToolOrigin
 from mlx_gptoss.api.sealed import seal
@@ -34,7 +34,7 @@ SUMMARY_PART = "response.reasoning_summary_part"
 
 
 def new_id(prefix: str) -> str:
-    return f"{prefix}_{secrets.token_hex(ID_BYTES)}"
+    return ids.new_id(f"{prefix}_", ID_BYTES)
 
 
 class StreamedReasoning:

@@ -1,23 +1,20 @@
 """A digest of all that keys and values depend on: weights, config, runtime, adapter.
 
 Processes with the same digest can share saved prompts; with any other digest they are
-useless. Hashing all weights would take as long as reading them, so the digest covers
-the first and last bytes of each tensor, and the size and modification time of each
-file.
+useless. Of the weights it covers a sample (see weights_digest.py), and the size and
+modification time of each file.
 """
 
 import hashlib
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 
 import mlx.core as mx
 
 from mlx_gptoss.checkpoint import Checkpoint
+from mlx_gptoss.checkpoint.weights_digest import DIGEST_BYTES, add_tensors
 
-SAMPLE_BYTES = 4096
-DIGEST_BYTES = 16
 DEVICE_KEYS = ("architecture", "device_name")
 
 
@@ -54,12 +51,6 @@ def describe_runtime(dtype: mx.Dtype) -> dict[str, str]:
 
 
 def _add_file(digest: "hashlib.blake2b", path: Path, checkpoint: Checkpoint) -> None:
-    tensors = [x for x in checkpoint.stored_parts if x.file == path]
-    with path.open("rb") as file:
-        facts = os.fstat(file.fileno())
-        digest.update(f"{path.name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
-        for tensor in sorted(tensors, key=lambda x: x.offset):
-            digest.update(f"{tensor.name} {tensor.dtype} {tensor.shape}\n".encode())
-            for start in (tensor.offset, tensor.offset + tensor.nbytes - SAMPLE_BYTES):
-                file.seek(max(start, tensor.offset))
-                digest.update(file.read(min(SAMPLE_BYTES, tensor.nbytes)))
+    facts = path.stat()
+    digest.update(f"{path.name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+    add_tensors(digest, path, checkpoint)
