@@ -260,7 +260,10 @@ def _print_check(
     if as_json:
         click.echo(json.dumps(asdict(check) | speed, indent=2))
         return
-    lines = [f"{count:,} requests to {url}" for url, count in check.requests.items()]
+    lines = [
+        f"{count:,} request{'' if count == 1 else 's'} to {url}"
+        for url, count in check.requests.items()
+    ]
     lines.append(
         f"{check.prompt_tokens:,} tokens of prompts, {check.longest_prompt:,} the "
         f"longest; {check.new_tokens:,} are to be read, the others are shared"

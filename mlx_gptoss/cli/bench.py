@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlx_gptoss.cli.bench_batch import batch
 from mlx_gptoss.cli.bench_decode import decode
 from mlx_gptoss.cli.bench_output import BenchOutput, bench_output, compare
 from mlx_gptoss.cli.bench_serve import serve
@@ -39,6 +40,7 @@ def bench() -> None:
     """Measure speed and memory on this machine."""
 
 
+bench.add_command(batch)
 bench.add_command(compare)
 bench.add_command(decode)
 bench.add_command(serve)

@@ -29,15 +29,19 @@ from mlx_gptoss.api.errors import (
 from mlx_gptoss.api.ignored import IGNORED_HEADER as IGNORED
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.server.batches.files import FileStore
+from mlx_gptoss.server.batches.worker import BatchWorker
 from mlx_gptoss.server.content_encoding import UndecodableBodyError
 from mlx_gptoss.server.guard import Guard
 from mlx_gptoss.server.models import Models
 from mlx_gptoss.server.responses.registry import ResponseRegistry
 from mlx_gptoss.server.responses.store import open_store
 from mlx_gptoss.server.routes import (
+    batches,
     chat,
     completions,
     docs,
+    files,
     messages,
     metrics,
     models,
@@ -55,6 +59,8 @@ ROUTERS = (
     completions.router,
     responses.router,
     messages.router,
+    files.router,
+    batches.router,
     models.router,
     metrics.router,
     docs.router,
@@ -86,18 +92,27 @@ def create_app(
 ) -> FastAPI:
     """Create the app. It closes `models`, and the page if any, when it shuts down."""
     settings = settings or ServerSettings()
-    service = Service(models, settings, ResponseRegistry(open_store(settings)))
+    service = Service(
+        models,
+        settings,
+        ResponseRegistry(open_store(settings)),
+        batches=open_batches(models, settings),
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         watching = asyncio.create_task(models.unload_idle())
         if page is not None:
             page.start(service.drain)
+        if service.batches is not None:
+            service.batches.start()
         try:
             yield
         finally:
             if page is not None:
                 await page.close()
+            if service.batches is not None:
+                await service.batches.close()
             watching.cancel()
             with suppress(asyncio.CancelledError):
                 await watching
@@ -140,6 +155,14 @@ def create_app(
         has_page=page is not None,
     )
     return app
+
+
+def open_batches(models: Models, settings: ServerSettings) -> BatchWorker | None:
+    """Open the files and batches of a server's store; None if it has none."""
+    if settings.store is None:
+        return None
+    store = FileStore(settings.store / "files")
+    return BatchWorker(settings.store / "batches", models, store, settings)
 
 
 def error_reply(request: Request, error: BaseException) -> Response:

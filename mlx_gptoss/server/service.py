@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
+from mlx_gptoss.api.errors import ApiError
 from mlx_gptoss.api.generation import AnswerStream, PreparedPrompt, start_answers
 from mlx_gptoss.api.ignored import add_unenforced_keywords
 from mlx_gptoss.api.prompt import (
@@ -40,6 +41,7 @@ from mlx_gptoss.chat.reasoning_memory import ReasoningMemory
 from mlx_gptoss.engine.prompt_progress import PromptProgress
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.openai_chat import Restore
+from mlx_gptoss.server.batches.worker import BatchWorker
 from mlx_gptoss.server.drain import Drain
 from mlx_gptoss.server.metrics import Metrics
 from mlx_gptoss.server.models import Models
@@ -129,6 +131,7 @@ class Service:
     memory: ReasoningMemory = field(default_factory=ReasoningMemory)
     drain: Drain = field(default_factory=Drain)
     pools: ThreadPools = field(default_factory=ThreadPools)
+    batches: BatchWorker | None = None
     metrics: Metrics = field(init=False)
 
     def __post_init__(self) -> None:
@@ -262,6 +265,17 @@ class Service:
             kept = stack.pop_all()
             return Job(choice.name, runtime, turns, kept, started, load_seconds)
         raise AssertionError("unreachable")
+
+    def require_batches(self) -> BatchWorker:
+        """Return the worker of batches. Raises ApiError where nothing is stored."""
+        if self.batches is None:
+            raise ApiError(
+                501,
+                "this server stores no files and batches (--no-store): use "
+                "`mlx-gptoss batch`",
+                "no_store",
+            )
+        return self.batches
 
     @property
     def restore(self) -> Restore | None:

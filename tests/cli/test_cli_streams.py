@@ -26,6 +26,9 @@ MLX_GPTOSS = f"{sys.executable} -m mlx_gptoss"
 DEMO = "-m demo --max-tokens 120"
 # A way to call each command: after what `workplace` has prepared, in its folder.
 CALLS = {
+    "batch": "batch in.jsonl out.jsonl -m demo --dry-run",
+    "bench batch": "bench batch -m demo --rows 2 --policy 8 --shortest 4 --longest 8 "
+    "--tokens 2 --rounds 1",
     "generate": f"generate {DEMO} 'What is 417 + 285?'",
     "chat": f"chat {DEMO}",
     "run": "run demo 'What is 417 + 285?' --temperature 0 --max-tokens 120",

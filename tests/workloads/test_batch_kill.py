@@ -15,7 +15,7 @@ import pytest
 from tests.workloads.test_batch_run import chat, read_lines, undated, write_lines
 
 KILLS = 20
-ROWS = 400
+ROWS = 250
 # A process of its own, whose model takes a moment for each token.
 RUN = """
 import sys

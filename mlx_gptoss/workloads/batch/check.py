@@ -1,4 +1,4 @@
-"""What a batch will do, and what is wrong with it, before a model is loaded.
+"""Check a batch before a model is loaded: its size, and what is wrong with it.
 
     check = check_batch(job, folder, context=None)
     check.requests, check.prompt_tokens, check.problems

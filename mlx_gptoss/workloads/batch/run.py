@@ -115,6 +115,10 @@ class BatchJob:
     retries: how often an item is tried again after an error of the server's side (a
         status of 500 or more).
     settings: defaults and limits of requests, as of a server.
+    urls: the routes that requests may ask.
+    adapter_of: returns the adapter for the `model` of a request, None for none, or
+        raises ApiError. By default `MODEL:NAME` takes the adapter NAME if it is loaded,
+        and any other name the active one.
     """
 
     source: Path
@@ -126,6 +130,8 @@ class BatchJob:
     in_order: bool = True
     retries: int = 0
     settings: ServerSettings = field(default_factory=ServerSettings)
+    urls: tuple[str, ...] = URLS
+    adapter_of: Callable[[str | None], str | None] | None = None
 
     @property
     def errors_path(self) -> Path:
@@ -189,7 +195,7 @@ class BatchJob:
         )
 
     def _left(self, source: BatchInput, journal: OutputJournal) -> Iterator[Item]:
-        for item in read_items(source, self.template, urls=URLS):
+        for item in read_items(source, self.template, urls=self.urls):
             if item.index not in journal.done:
                 yield item
 
@@ -298,8 +304,11 @@ class Worker:
 
     def _adapter(self, item: Item) -> str | None:
         """Return the adapter that a body names, `MODEL:NAME`, else the active one."""
-        name = item.body.get("model")
-        adapter = name.rpartition(":")[2] if isinstance(name, str) else None
+        given = item.body.get("model")
+        name = given if isinstance(given, str) else None
+        if self.job.adapter_of is not None:
+            return self.job.adapter_of(name)
+        adapter = None if name is None else name.rpartition(":")[2]
         return adapter if adapter in self.runtime.adapters else self.runtime.adapter
 
 
