@@ -22,12 +22,13 @@ from examples.real_language_model.quality import (
     size,
 )
 from mlx_gptoss import load
-from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
+from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.memory import format_bytes
 from mlx_gptoss_convert.measure.divergence import Divergence
 from mlx_gptoss_convert.measure.kl import choose_texts
+from mlx_gptoss_convert.read.checkpoint import open_source
 
 HEADER = """\
 | recipe | size | tasks solved | same output as the source | KL, mean \
@@ -48,12 +49,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also save the figures here")
     given = parser.parse_args()
     try:
-        source = open_checkpoint(resolve(given.model))
+        opened = open_source(resolve(given.model))
+        source = opened.checkpoint
         made = convert_all(source, given.work)
         chosen = cases(given.count)
         print(f"{len(chosen)} tasks, {given.count} of each kind", flush=True)
         answers = [run(folder, chosen) for folder in folders(source, made)]
-        found = measure_all(source, made, choose_texts(source, None))
+        found = measure_all(source, made, choose_texts(opened, None))
     except GptOssError as error:
         parser.exit(1, f"{error}\n")
     rows = result_rows(source, made, chosen, answers, found)

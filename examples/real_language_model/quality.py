@@ -26,6 +26,7 @@ from mlx_gptoss_convert.measure.texts import EvaluationText
 from mlx_gptoss_convert.measure.verify import verify
 from mlx_gptoss_convert.plan.plan import make_plan
 from mlx_gptoss_convert.plan.recipe import RECIPES, Recipe, with_experts
+from mlx_gptoss_convert.read.checkpoint import open_source
 from mlx_gptoss_convert.read.source import TensorReader
 from mlx_gptoss_convert.write.conversion import convert
 
@@ -60,9 +61,10 @@ def main() -> None:
         print(f"{done / total:.0%} {what}", flush=True)
 
     try:
-        source = open_checkpoint(given.checkpoint)
+        opened = open_source(given.checkpoint)
+        source = opened.checkpoint
         made = convert_all(source, given.work)
-        texts = choose_texts(source, given.text)
+        texts = choose_texts(opened, given.text)
         found = measure_all(source, made, texts, progress=progress)
     except GptOssError as error:
         parser.exit(1, f"{error}\n")

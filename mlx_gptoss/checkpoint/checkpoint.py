@@ -55,7 +55,10 @@ Stored = Mapping[str, StoredTensor]
 Decode = Callable[[PackedForm, Stored], Stored]
 DEFAULT_RECIPE = "q8"  # of `mlx-gptoss convert`
 HEAD, EMBEDDING = "lm_head", "model.embed_tokens"
-STALE_INDEX = "download that file again, or remove the index if it is another model's"
+STALE_INDEX = (
+    "that file and the index are of different saves, take both from one, or remove the "
+    "index if it is another model's"
+)
 ROUTER_BIAS = "model.layers.{n}.mlp.router.bias"
 
 

@@ -143,7 +143,10 @@ def read_index(path: Path) -> dict[str, str]:
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"`{path}` has no `weight_map`: download it again")
+        raise CheckpointError(
+            f"`{path}` has no `weight_map`, so it is no index: remove it, "
+            "the files themselves are read"
+        )
     for tensor, name in weight_map.items():
         if not is_shard_name(name):
             raise CheckpointError(
@@ -202,6 +205,7 @@ def check_dtypes(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
         if name in tensors and tensors[name].dtype != expected:
             raise CheckpointError(
                 f"tensor `{name}` in `{tensors[name].file.name}` has dtype "
-                f"{tensors[name].dtype}, `{folder / DTYPES}` says {kind!r}: download "
-                "both again"
+                f"{tensors[name].dtype}, `{folder / DTYPES}` says {kind!r}: it "
+                "belongs to other weights (these were converted since, or are another "
+                "model's), remove it"
             )

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mlx_gptoss.checkpoint.wrong_files import CUT_SHORT, describe_start
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.format.file_names import WEIGHTS
 
@@ -14,19 +15,37 @@ MAX_JSON_BYTES = 64 << 20
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; raises ConfigError naming the file."""
+    raw = b""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ConfigError(f"`{path}` is larger than {MAX_JSON_BYTES} bytes")
-        value = json.loads(path.read_bytes())
+        raw = path.read_bytes()
+        value = json.loads(raw)
     except OSError as error:
         raise ConfigError(f"cannot read `{path}`: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"`{path}` is not valid JSON ({error}): download it again"
-        ) from error
+        raise ConfigError(f"`{path}` {describe_fault(raw, error)}") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"`{path}` is not a JSON object: download it again")
+        raise ConfigError(
+            f"`{path}` is not a JSON object but {type(value).__name__}: take the "
+            f"`{path.name}` that was saved with these weights"
+        )
     return value
+
+
+def describe_fault(raw: bytes, error: Exception) -> str:
+    """Say what is wrong with text that is not JSON, and what to do."""
+    known = describe_start(raw)
+    if known is not None:
+        return known
+    said = f"is not valid JSON ({error})"
+    end = len(raw.rstrip())
+    ended = isinstance(error, json.JSONDecodeError) and (
+        error.pos >= end or "Unterminated" in error.msg
+    )
+    if ended:  # text and bytes agree where JSON is plain, as these files are
+        return f"{said}: {CUT_SHORT}"
+    return f"{said}: correct it there, or take the one saved with these weights"
 
 
 def is_stale_index(folder: Path, shards: Iterable[str]) -> bool:

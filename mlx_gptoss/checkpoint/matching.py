@@ -272,8 +272,8 @@ def missing_tensor_error(
     if len(files) > 1:
         where = f"{len(files)} files (`{files[0]}` to `{files[-1]}`)"
     return CheckpointError(
-        f"tensor `{name}` {what} is missing from {where}: download the checkpoint "
-        "again, or save it again with all of its tensors"
+        f"tensor `{name}` {what} is missing from {where}: save the model again "
+        "with all of its tensors, or add the file that has it"
     )
 
 

@@ -11,6 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from mlx_gptoss.checkpoint.wrong_files import (
+    CUT_SHORT,
+    FAULTY_WRITER,
+    describe_start,
+)
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.format.layout import DTYPE_BYTES
 
@@ -18,9 +23,7 @@ LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 16 << 20  # gpt-oss-120b takes less than 1 MB over all its files
 MAX_DIMENSION = 1 << 62
 MAX_RANK = 8
-LFS_POINTER = b"version "  # the start of a file not yet fetched by Git LFS
-
-DAMAGED = "the file is damaged, download it again"
+START_BYTES = 32  # of which a file of another kind is known
 
 
 @dataclass(frozen=True)
@@ -85,25 +88,27 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def read_header_text(length_bytes: bytes, file: Any, size: int, path: Path) -> bytes:
     """Check the length, then read that many bytes of JSON."""
-    if length_bytes == LFS_POINTER:
-        raise CheckpointError(
-            f"`{path}` is a Git LFS pointer, not the file itself: run `git lfs pull`"
-        )
     if len(length_bytes) < LENGTH_BYTES:
         raise CheckpointError(
-            f"`{path}` has {size} bytes, too few for a safetensors file: {DAMAGED}"
+            f"`{path}` has {size} bytes, too few for a safetensors file: {CUT_SHORT}"
         )
     length = int.from_bytes(length_bytes, "little")
+    beginning = file.read(min(length, START_BYTES))
+    # A header begins with a brace; the length before it may look like anything.
+    found = None if beginning[:1] == b"{" else describe_start(length_bytes + beginning)
+    if found is not None:
+        raise CheckpointError(f"`{path}` {found}")
     if length > MAX_HEADER_BYTES:
         raise CheckpointError(
             f"`{path}` declares a header of {length} bytes, at most "
-            f"{MAX_HEADER_BYTES} are allowed: {DAMAGED}"
+            f"{MAX_HEADER_BYTES} are allowed: it is no safetensors file, take the "
+            "weights that were published with the model"
         )
-    text = file.read(length)
+    text = beginning + file.read(length - len(beginning))
     if len(text) < length:
         raise CheckpointError(
             f"`{path}` declares a header of {length} bytes but has only {size} bytes "
-            f"in total: {DAMAGED}"
+            f"in total: {CUT_SHORT}"
         )
     return text
 
@@ -121,11 +126,11 @@ def parse_entries(text: bytes, path: Path) -> dict[str, Any]:
         entries = json.loads(text.decode(), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"`{path}` has a corrupt header ({error}): {DAMAGED}"
+            f"`{path}` has a corrupt header ({error}): {FAULTY_WRITER}"
         ) from error
     if not isinstance(entries, dict):
         raise CheckpointError(
-            f"`{path}` has a corrupt header (not a JSON object): {DAMAGED}"
+            f"`{path}` has a corrupt header (not a JSON object): {FAULTY_WRITER}"
         )
     return entries
 
@@ -134,7 +139,7 @@ def read_entry(name: str, entry: Any, path: Path, start: int) -> StoredTensor:
     """Parse one tensor's entry; check dtype, shape and offsets against each other."""
     where = f"tensor `{name}` in `{path}`"
     if not isinstance(entry, dict):
-        raise CheckpointError(f"{where} is described by {entry!r:.40}: {DAMAGED}")
+        raise CheckpointError(f"{where} is described by {entry!r:.40}: {FAULTY_WRITER}")
     dtype, shape = entry.get("dtype"), entry.get("shape")
     offsets = entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
@@ -143,15 +148,17 @@ def read_entry(name: str, entry: Any, path: Path, start: int) -> StoredTensor:
             "as bf16"
         )
     if not is_size_list(shape, MAX_RANK):
-        raise CheckpointError(f"{where} has shape {shape!r:.80}: {DAMAGED}")
+        raise CheckpointError(f"{where} has shape {shape!r:.80}: {FAULTY_WRITER}")
     if not is_size_list(offsets, 2) or len(offsets) != 2:
-        raise CheckpointError(f"{where} has data_offsets {offsets!r:.80}: {DAMAGED}")
+        raise CheckpointError(
+            f"{where} has data_offsets {offsets!r:.80}: {FAULTY_WRITER}"
+        )
     begin, end = offsets
     nbytes = math.prod(shape) * DTYPE_BYTES[dtype]
     if end - begin != nbytes:
         raise CheckpointError(
             f"{where} has {end - begin} bytes, expected {nbytes} for {dtype} of shape "
-            f"{tuple(shape)}: {DAMAGED}"
+            f"{tuple(shape)}: {FAULTY_WRITER}"
         )
     return StoredTensor(name, path, dtype, tuple(shape), start + begin, nbytes)
 
@@ -173,16 +180,15 @@ def check_offsets(
             what = "overlaps another" if tensor.offset < end else "leaves a gap"
             raise CheckpointError(
                 f"tensor `{tensor.name}` in `{path}` begins at byte {tensor.offset}, "
-                f"expected {end} (it {what}): {DAMAGED}"
+                f"expected {end} (it {what}): {FAULTY_WRITER}"
             )
         end += tensor.nbytes
     if end > size:
         raise CheckpointError(
-            f"`{path}` has {size} bytes, its header expects {end}: the file is cut "
-            "short, download it again"
+            f"`{path}` has {size} bytes, its header expects {end}: {CUT_SHORT}"
         )
     if end < size:
         raise CheckpointError(
             f"`{path}` has {size} bytes, {size - end} more than its header describes: "
-            f"{DAMAGED}"
+            f"{FAULTY_WRITER}"
         )

@@ -1,4 +1,4 @@
-"""Read stored tensors into existing memory, casting floats on the way.
+"""Read stored tensors into existing memory, decoding and casting floats on the way.
 
 Works on NumPy views and file descriptors; knows nothing of models or MLX. NumPy has no
 bfloat16; its bits are uint16 here.
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlx_gptoss.checkpoint.decoded_tensor import DecodedTensor
 from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.files import read_into
@@ -62,7 +63,26 @@ def split_into_chunks(
 def read_bytes(
     descriptor: int, tensor: StoredTensor, start: int, out: memoryview
 ) -> None:
-    """Fill `out` with the bytes of a tensor from `start`; raises CheckpointError."""
+    """Fill `out` with the bytes of a tensor from `start`; raises CheckpointError.
+
+    A tensor with a decoder is decoded.
+    """
+    if not isinstance(tensor, DecodedTensor):
+        read_stored(descriptor, tensor, start, out)
+        return
+
+    def read(first: int, last: int) -> np.ndarray:
+        raw = np.empty(last - first, np.uint8)
+        read_stored(descriptor, tensor, first, raw.data)
+        return raw
+
+    out[:] = tensor.decoder.read(read, start, start + len(out)).data
+
+
+def read_stored(
+    descriptor: int, tensor: StoredTensor, start: int, out: memoryview
+) -> None:
+    """Fill `out` with bytes of the file, from `start` of the tensor."""
     try:
         whole = read_into(descriptor, out, tensor.offset + start)
     except OSError as error:

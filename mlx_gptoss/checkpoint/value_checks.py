@@ -15,6 +15,7 @@ from mlx_gptoss.checkpoint.tensor_reads import (
     read_values,
     split_into_chunks,
 )
+from mlx_gptoss.checkpoint.wrong_files import NOT_NUMBERS
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.format.block_formats import NAN_BYTES
 from mlx_gptoss.format.config import Quantization
@@ -81,8 +82,8 @@ def check_chunk(
         if tensor.dtype in BYTES:
             what = f"a scale of {shown} (NaN)"
     raise CheckpointError(
-        f"tensor `{tensor.name}` in `{tensor.file}` has {what} at {place}: the file "
-        "is damaged or the model is broken, download it again"
+        f"tensor `{tensor.name}` in `{tensor.file}` has {what} at {place}: "
+        f"{NOT_NUMBERS}"
     )
 
 

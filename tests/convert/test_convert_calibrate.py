@@ -7,15 +7,23 @@ from click.testing import CliRunner
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.cli import cli
-from mlx_gptoss_convert.measure.calibrate import calibrate, save_calibration
+from mlx_gptoss_convert.measure.calibrate import (
+    calibrate,
+    calibrate_folder,
+    save_calibration,
+)
 from mlx_gptoss_convert.measure.kl import measure_divergence
 from mlx_gptoss_convert.measure.texts import fully_scored
 from mlx_gptoss_convert.plan.plan import make_plan
 from mlx_gptoss_convert.plan.recipe import KINDS, parse_recipe
 from mlx_gptoss_convert.plan.sizing import loss_table
+from mlx_gptoss_convert.read.checkpoint import open_source
 from mlx_gptoss_convert.write.conversion import convert
+from mlx_gptoss_convert.write.gguf import FILE
 from tests.support.checkpoints import hf_config, random_tensors
+from tests.support.gguf_conversions import to_gguf, write_tokenizer
 from tests.support.layout_writers import write_hf
+from tests.support.packed_goldens import FOLDER
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "mlx_gptoss" / "demo"
@@ -74,3 +82,25 @@ def test_verify_calibrates(tmp_path: Path, source: Path) -> None:
     written = json.loads(path.read_text())
     assert written["text"] == "text.txt"
     assert set(written["kl"]) == set(KINDS)
+
+
+@pytest.mark.parametrize("form", ["bitsandbytes", "modelopt", "compressed"])
+def test_packed_weights_of_other_tools_are_calibrated(form: str) -> None:
+    texts = [fully_scored(np.random.default_rng(7).integers(0, 64, 16).tolist())]
+    table = calibrate(open_source(FOLDER / form).checkpoint, texts, bits=(4,))
+    assert all(0 < row["4"] < 0.5 for row in table.values())
+
+
+def test_a_gguf_is_calibrated_with_its_own_tokenizer(
+    tmp_path: Path, source: Path
+) -> None:
+    path, text = tmp_path / "table.json", tmp_path / "text.txt"
+    text.write_text("The cat sat on the mat. ")
+    write_tokenizer(source / "tokenizer.json")
+    ggufs = to_gguf(source, tmp_path / "gguf") / FILE
+    tables = []
+    for folder in (ggufs, source):
+        calibrate_folder(folder, path, text=text)
+        tables.append(json.loads(path.read_text())["kl"])
+    for kind in KINDS:
+        assert tables[0][kind] == pytest.approx(tables[1][kind], rel=FLOAT32_NOISE)

@@ -134,8 +134,15 @@ def test_other_kinds_of_gguf_are_refused(source: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="architecture"):
         open_source(path)
     path.write_bytes(b"GGML" + whole[4:])
-    with pytest.raises(CheckpointError, match="not a GGUF"):
+    with pytest.raises(CheckpointError, match="begins with b'GGML', not with `GGUF`"):
         open_source(path)
+    path.write_bytes(b"<!DOCTYPE html>")
+    with pytest.raises(CheckpointError, match="is a web page"):
+        open_source(path)
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"has 0 bytes.*download it again"):
+        open_source(path)
+    path.write_bytes(b"GGML" + whole[4:])
     shutil.copy(out, tmp_path / "second.gguf")
     with pytest.raises(CheckpointError, match="2 models"):
         open_source(tmp_path)

@@ -21,8 +21,7 @@ from mlx_gptoss.diagnostics.bench.random_checkpoint import (
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss_convert.measure import kl
 from mlx_gptoss_convert.measure.divergence import Divergence, compare_logits
-from mlx_gptoss_convert.measure.kl import add_divergence, measure_divergence
-from mlx_gptoss_convert.measure.report import VerificationReport
+from mlx_gptoss_convert.measure.kl import measure_divergence
 from mlx_gptoss_convert.measure.texts import (
     EvaluationText,
     conversation_texts,
@@ -33,9 +32,14 @@ from mlx_gptoss_convert.measure.texts import (
 from mlx_gptoss_convert.measure.verify import verify
 from mlx_gptoss_convert.plan.plan import make_plan
 from mlx_gptoss_convert.plan.recipe import RECIPES
+from mlx_gptoss_convert.read.checkpoint import open_source
 from mlx_gptoss_convert.write.conversion import convert
+from mlx_gptoss_convert.write.gguf import FILE
 from tests.support.checkpoints import hf_config, random_tensors
+from tests.support.foreign_ggufs import MATRICES, rewrite, types
+from tests.support.gguf_conversions import to_gguf, to_mlx, write_tokenizer
 from tests.support.layout_writers import WRITERS
+from tests.support.packed_goldens import FOLDER, GOLDEN_FORMS
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "mlx_gptoss" / "demo"
@@ -221,11 +225,39 @@ def test_verify_keeps_the_divergence_in_report_and_card(
     assert f"| KL divergence, mean | {found['kl']:.5f} nats |" in card
 
 
-def test_a_gguf_is_not_run(tmp_path: Path) -> None:
-    path = tmp_path / "model.gguf"
-    path.write_bytes(b"GGUF")
-    with pytest.raises(ConversionError, match="convert it with `--recipe lossless`"):
-        add_divergence(VerificationReport(), DEMO, path)
+def test_a_gguf_is_run_as_what_it_decodes_to(tmp_path: Path) -> None:
+    folder, text = source(tmp_path), tmp_path / "text.txt"
+    write_tokenizer(folder / "tokenizer.json")
+    text.write_text("The cat sat on the mat. " * 2)
+    made = to_gguf(folder, tmp_path / "gguf")
+    assert 0 <= divergence_by_command(made, folder, text)["kl"] < 1e-6
+    theirs = rewrite(made / FILE, tmp_path / "q4.gguf", retype=types("Q4_0", MATRICES))
+    back = to_mlx(theirs, tmp_path / "made")
+    assert 0 <= divergence_by_command(back, theirs, text)["kl"] < 1e-6
+    coarse = to_mlx(theirs, tmp_path / "coarse", "q4")
+    assert divergence_by_command(coarse, theirs, text)["kl"] > 1e-3
+
+
+def divergence_by_command(made: Path, against: Path, text: Path) -> dict[str, float]:
+    command = ["verify", str(made), "--against", str(against), "--kl", "--text"]
+    result = CliRunner().invoke(cli, [*command, str(text)])
+    assert result.exit_code == 0, result.output
+    return json.loads((made / "report.json").read_text())["divergence"]
+
+
+@pytest.mark.parametrize("form", GOLDEN_FORMS)
+def test_packed_weights_of_other_tools_are_run_as_what_they_decode_to(
+    tmp_path: Path, form: str
+) -> None:
+    source = open_source(FOLDER / form).checkpoint
+    convert(make_plan(source, RECIPES["lossless"]), tmp_path / "made")
+    made = open_checkpoint(tmp_path / "made")
+    ids = np.random.default_rng(4).integers(0, 64, 20)
+    text = fully_scored(ids.tolist())
+    found = measure_divergence(source, made, [text])
+    keeps_experts = form in ("modelopt", "compressed", "compressed_cast")
+    assert (found.kl < 1e-6) == keeps_experts
+    assert found.kl < 0.2
 
 
 def test_kl_needs_a_source(tmp_path: Path) -> None:

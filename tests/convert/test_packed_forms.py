@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.checkpoint import open_checkpoint, read_header
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.format.mxfp4 import pack, unpack
 from mlx_gptoss.memory.units import format_bytes
@@ -18,7 +19,9 @@ from mlx_gptoss_convert.measure.verify import verify
 from mlx_gptoss_convert.plan.plan import make_plan
 from mlx_gptoss_convert.plan.recipe import RECIPES
 from mlx_gptoss_convert.read.checkpoint import open_source
+from mlx_gptoss_convert.read.nvfp4 import decode_compressed
 from mlx_gptoss_convert.read.source import SourceTensor, TensorReader
+from mlx_gptoss_convert.steps.affine import from_float32
 from mlx_gptoss_convert.write.conversion import convert
 from tests.convert.test_convert import logits, raw_tensors
 from tests.support import oracle
@@ -90,6 +93,29 @@ def test_a_converted_model_computes_what_was_decoded(form: str, tmp_path: Path) 
         seen = oracle.logits(TENSORS, CONFIG, IDS)
         found = logits(made, IDS)
         assert np.corrcoef(found.ravel(), seen.ravel())[0, 1] > 0.98
+
+
+def test_a_reciprocal_scale_divides_as_compressed_tensors_does(tmp_path: Path) -> None:
+    """Multiplying by 1 / total may round otherwise: found on the demo's attention."""
+    group = np.float32(1.125)  # 0x39 in E4M3
+    totals = np.random.default_rng(3).uniform(500, 9000, 200_000).astype(np.float32)
+    exact = from_float32(3 * (group / totals), "BF16")
+    differs = exact != from_float32(3 * (group * (1 / totals)), "BF16")
+    assert differs.any()
+    for total, expected in zip(totals[differs][:3], exact[differs][:3], strict=True):
+        save_file(
+            {
+                "w.weight_packed": np.full((4, 8), 0x55, np.uint8),  # 3 in each nibble
+                "w.weight_scale": np.full((4, 1), 0x39, np.uint8),
+                "w.weight_global_scale": np.array([total]),
+            },
+            tmp_path / "w.safetensors",
+        )
+        shown = decode_compressed(read_header(tmp_path / "w.safetensors"))["w.weight"]
+        source = SourceTensor.from_checkpoint("w.weight", shown)
+        with TensorReader() as reader:
+            found = reader.read(source, 0, source.nbytes).view(np.uint16)
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -14,7 +14,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
+from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.files import write
 from mlx_gptoss.format.config import Quantization
 from mlx_gptoss.format.layout import PACKED, Structure
@@ -25,11 +25,11 @@ from mlx_gptoss_convert.measure.kl import (
     Progress,
     choose_texts,
     diverge,
-    refuse_gguf,
 )
 from mlx_gptoss_convert.measure.layers import EMBEDDING, LM_HEAD, CheckpointModel
 from mlx_gptoss_convert.measure.texts import EvaluationText
 from mlx_gptoss_convert.plan.recipe import BITS, KINDS, affine, fit_columns
+from mlx_gptoss_convert.read.checkpoint import open_source
 from mlx_gptoss_convert.read.source import TensorReader
 from mlx_gptoss_convert.steps.affine import decode_affine, encode_affine
 from mlx_gptoss_convert.steps.codecs import AFFINE_FLOATS
@@ -149,10 +149,9 @@ def calibrate_folder(
     progress: Progress | None = None,
 ) -> None:
     """Calibrate a checkpoint on `text` or the bundled conversations; write `path`."""
-    refuse_gguf(folder)
-    checkpoint = open_checkpoint(folder)
-    texts = choose_texts(checkpoint, text)
-    table = calibrate(checkpoint, texts, progress=progress)
+    source = open_source(folder)
+    texts = choose_texts(source, text)
+    table = calibrate(source.checkpoint, texts, progress=progress)
     save_calibration(table, HARMONY_TEXT if text is None else text.name, path)
 
 

@@ -18,9 +18,7 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
-from mlx_gptoss.checkpoint.tokenizer import Tokenizer
-from mlx_gptoss.errors import ConversionError
+from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.files import scratch, storage_errors, temporary_folder
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.model.adapters.passes import ActiveAdapters, LayerUpdates
@@ -37,7 +35,8 @@ from mlx_gptoss_convert.measure.texts import (
     file_texts,
     make_batches,
 )
-from mlx_gptoss_convert.read.checkpoint import find_gguf_files
+from mlx_gptoss_convert.read.checkpoint import ConversionSource, open_source
+from mlx_gptoss_convert.read.companions import open_tokenizer
 from mlx_gptoss_convert.read.source import Progress, TensorReader
 
 TEXT_TOKENS = 4096  # tokens used of a text file
@@ -192,34 +191,27 @@ def add_divergence(
     """Measure `folder` against its source, on `text` or the bundled conversations.
 
     Adds the divergence to `report`, the result of `verify`, which also lists the
-    experts that are equal. Raises ConversionError for an unusable text and for a GGUF.
+    experts that are equal. Both sides may have any form that can be converted: weights
+    that MLX does not compute are decoded. Raises ConversionError for an unusable text.
     """
-    refuse_gguf(against)
-    refuse_gguf(folder)
-    source, made = open_checkpoint(against), open_checkpoint(folder)
-    texts = choose_texts(source, text)
+    source, made = open_source(against), open_source(folder)
     found = measure_divergence(
-        source, made, texts, shared=report.same_experts, progress=progress
+        source.checkpoint,
+        made.checkpoint,
+        choose_texts(source, text),
+        shared=report.same_experts,
+        progress=progress,
     )
     label = HARMONY_TEXT if text is None else text.name
     report.divergence = {"text": label, **found.as_dict()}
 
 
-def refuse_gguf(path: Path) -> None:
-    """Raise ConversionError for a GGUF, which cannot be run as it is stored."""
-    if find_gguf_files(path):
-        raise ConversionError(
-            f"`{path}` is a GGUF, which cannot be run: convert it with `--recipe "
-            "lossless`, verify that folder, and pass it with `--kl`"
-        )
-
-
-def choose_texts(checkpoint: Checkpoint, text: Path | None) -> list[EvaluationText]:
-    """Encode `text`, or the bundled conversations, for this checkpoint."""
-    tokenizer = Tokenizer.open(checkpoint.folder)
+def choose_texts(source: ConversionSource, text: Path | None) -> list[EvaluationText]:
+    """Encode `text`, or the bundled conversations, with the tokenizer of `source`."""
+    tokenizer = open_tokenizer(source.files, source.checkpoint.folder)
     if text is None:
         return conversation_texts(tokenizer)
-    first = checkpoint.raw_config.get("bos_token_id")
+    first = source.checkpoint.raw_config.get("bos_token_id")
     first = first if type(first) is int else None
     return file_texts(text, tokenizer, first=first, limit=TEXT_TOKENS)
 

@@ -7,7 +7,6 @@ in its card. Peak memory: that of the conversion, then that of `measure/merge.py
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.adapters import StoredAdapter
 from mlx_gptoss.errors import CheckpointError, ConversionError
 from mlx_gptoss_convert.measure.kl import HARMONY_TEXT, choose_texts
@@ -76,7 +75,7 @@ def prepare_merge(
     checkpoint = source.checkpoint
     runnable = options.to != "gguf" and not is_gguf(checkpoint)
     measures = options.measures and runnable
-    texts = open_texts(checkpoint, options.text) if measures else []
+    texts = open_texts(source, options.text) if measures else []
     merge = plan_merge(source, adapter)
     plan = plan_output(
         merge.merged,
@@ -107,10 +106,10 @@ def check_options(options: MergeOptions) -> None:
         )
 
 
-def open_texts(checkpoint: Checkpoint, text: Path | None) -> list[EvaluationText]:
+def open_texts(source: ConversionSource, text: Path | None) -> list[EvaluationText]:
     """Return the texts to measure on; without any, say how to merge all the same."""
     try:
-        return choose_texts(checkpoint, text)
+        return choose_texts(source, text)
     except (CheckpointError, ConversionError) as error:
         raise ConversionError(
             f"{error}; or do not measure what merging loses, with `--no-kl`"

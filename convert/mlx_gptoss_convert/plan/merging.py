@@ -12,6 +12,7 @@ from typing import Any
 from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.adapters import StoredAdapter
 from mlx_gptoss.checkpoint.adapters.read import BASE_DIGEST
+from mlx_gptoss.checkpoint.decoded_tensor import DecodedTensor
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.layout import (
     EXPERTS,
@@ -24,7 +25,7 @@ from mlx_gptoss.format.layout import (
 from mlx_gptoss_convert.plan.plan import ConversionPlan, describe_source
 from mlx_gptoss_convert.plan.recipe import Recipe
 from mlx_gptoss_convert.read.checkpoint import ConversionSource
-from mlx_gptoss_convert.read.source import DecodedTensor, SourceTensor
+from mlx_gptoss_convert.read.source import SourceTensor
 from mlx_gptoss_convert.steps.codecs import ENCODED_KINDS
 from mlx_gptoss_convert.steps.merged import (
     FLOAT32_BYTES,

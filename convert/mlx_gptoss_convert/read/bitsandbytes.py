@@ -2,7 +2,7 @@
 
 The names and meaning of the tensors are in `mlx_gptoss.format.foreign_forms`. Values
 are computed in float32 and rounded once, as bitsandbytes' CPU kernels do. Peak memory:
-about ten times the bytes that are read.
+twice the values that are read.
 """
 
 import json
@@ -14,14 +14,18 @@ from typing import Any
 import numpy as np
 
 from mlx_gptoss.checkpoint import StoredTensor
+from mlx_gptoss.checkpoint.decoded_tensor import DecodedTensor
 from mlx_gptoss.errors import CheckpointError
-from mlx_gptoss.format.dtypes import to_stored
 from mlx_gptoss.format.foreign_forms import STATE, STATE_PARTS
 from mlx_gptoss.format.layout import DTYPE_BYTES
-from mlx_gptoss_convert.read.source import DecodedTensor, SourceTensor, TensorReader
+from mlx_gptoss_convert.read.packed_values import (
+    CODES_PER_BYTE,
+    byte_values,
+    decode_groups,
+)
+from mlx_gptoss_convert.read.source import SourceTensor, TensorReader
 
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-CODES_PER_BYTE = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +48,12 @@ class BitsandbytesRows:
         first = start // width // self.block * self.block
         last = min(-(-stop // (width * self.block)) * self.block, self.count)
         packed = read(first // CODES_PER_BYTE, -(-last // CODES_PER_BYTE))
-        codes = np.stack([packed >> 4, packed & 0xF], axis=1).reshape(-1)
         with TensorReader() as reader:
-            values = self.floats(reader, "quant_map")[codes[: last - first]]
+            pairs = byte_values(self.floats(reader, "quant_map"), high_first=True)
             scales = self.scales(reader, first // self.block, -(-last // self.block))
-        values *= np.repeat(scales, self.block)[: len(values)]
+        values = decode_groups(packed, pairs, scales, self.block, self.dtype)
         skipped = start - first * width
-        raw = to_stored(values, self.dtype).view(np.uint8)
-        return raw[skipped : skipped + stop - start]
+        return values.view(np.uint8)[skipped : skipped + stop - start]
 
     def scales(self, reader: TensorReader, first: int, last: int) -> np.ndarray:
         """Read the float32 scales of blocks `first` to `last`."""
@@ -102,8 +104,8 @@ def read_state(stored: StoredTensor) -> dict[str, Any]:
         state = json.loads(raw.tobytes())
     except ValueError as error:
         raise CheckpointError(
-            f"tensor `{stored.name}` in `{stored.file}` is not JSON ({error}): the "
-            "file is damaged, download it again"
+            f"tensor `{stored.name}` in `{stored.file}` is not JSON ({error}), as "
+            "bitsandbytes writes it: save the model again"
         ) from error
     return state
 
@@ -133,7 +135,7 @@ def decoded_weight(
     if weight is None or dtype is None or not fits:
         raise CheckpointError(
             f"the tensors of `{name}` are not complete, or not as bitsandbytes writes "
-            f"them ({state!r:.200}): save the model again, or download it again"
+            f"them ({state!r:.200}): save the model again"
         )
     rows = BitsandbytesRows(
         dtype=dtype,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tokenizers
 
-from mlx_gptoss.checkpoint.tokenizer import has_harmony
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer, has_harmony
 from mlx_gptoss.checkpoint.tokenizer.settings import disable_settings
 from mlx_gptoss.format.file_names import TOKENIZER_FILE
 
@@ -79,6 +79,17 @@ class CompanionFiles:
             return self.texts[name]
         path = next((path for path in self.copied if path.name == name), None)
         return None if path is None else path.read_bytes()
+
+
+def open_tokenizer(files: CompanionFiles, folder: Path) -> Tokenizer:
+    """Open the tokenizer among companion files; `folder` is the checkpoint's.
+
+    Raises CheckpointError if there is none, or one that cannot be used.
+    """
+    raw = files.read(TOKENIZER_FILE)
+    if raw is None:
+        return Tokenizer.open(folder)  # says what is missing
+    return Tokenizer.from_bytes(raw, str(folder / TOKENIZER_FILE))
 
 
 def is_clean(raw: bytes) -> bool:

@@ -14,7 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mlx_gptoss.checkpoint.safetensors_header import DAMAGED
+from mlx_gptoss.checkpoint.safetensors_header import START_BYTES
+from mlx_gptoss.checkpoint.wrong_files import (
+    CUT_SHORT,
+    FAULTY_WRITER,
+    describe_start,
+)
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss_convert.read.gguf_types import (
     OLLAMA_MXFP4,
@@ -95,7 +100,7 @@ class HeaderReader:
         return self._file.read(count)
 
     def truncated(self) -> CheckpointError:
-        return CheckpointError(f"`{self.path}` ends inside its header: {DAMAGED}")
+        return CheckpointError(f"`{self.path}` ends inside its header: {CUT_SHORT}")
 
     def number(self, letter: str) -> Any:
         return struct.unpack("<" + letter, self.take(struct.calcsize(letter)))[0]
@@ -121,7 +126,8 @@ class HeaderReader:
         name = raw.decode("utf-8", errors="replace")
         if not name.isprintable():
             raise CheckpointError(
-                f"`{self.path}` has an invalid name near byte {self.at}: {DAMAGED}"
+                f"`{self.path}` has an invalid name near byte {self.at}: "
+                f"{FAULTY_WRITER}"
             )
         return name
 
@@ -133,7 +139,7 @@ class HeaderReader:
             inner, count = self.number("I"), self.number("Q")
             if count > MAX_ITEMS:
                 raise CheckpointError(
-                    f"`{self.path}` has an array of {count} values: {DAMAGED}"
+                    f"`{self.path}` has an array of {count} values: {FAULTY_WRITER}"
                 )
             if inner in NUMBERS:
                 size = struct.calcsize(NUMBERS[inner])
@@ -145,7 +151,7 @@ class HeaderReader:
         if type_number not in NUMBERS:
             raise CheckpointError(
                 f"`{self.path}` has a metadata value of unknown type {type_number}: "
-                f"{DAMAGED}"
+                f"{FAULTY_WRITER}"
             )
         return self.number(NUMBERS[type_number])
 
@@ -166,7 +172,7 @@ def read_gguf(path: Path) -> GgufHeader:
 def read_header(reader: HeaderReader) -> GgufHeader:
     path = reader.path
     if reader.size < len(MAGIC) or reader.take(len(MAGIC)) != MAGIC:
-        raise CheckpointError(f"`{path}` is not a GGUF file: download it again")
+        raise CheckpointError(f"`{path}` {describe_other_file(path)}")
     version = reader.number("I")
     if version in BIG_ENDIAN_VERSIONS:
         raise CheckpointError(
@@ -186,16 +192,28 @@ def read_header(reader: HeaderReader) -> GgufHeader:
     return read_tensors(reader, metadata, tensors)
 
 
+def describe_other_file(path: Path) -> str:
+    """Say what a file is that does not begin as a GGUF does, and what to do."""
+    with path.open("rb") as file:
+        first = file.read(START_BYTES)
+    if len(first) < len(MAGIC):
+        return f"has {len(first)} bytes, too few for a GGUF: {CUT_SHORT}"
+    return describe_start(first) or (
+        f"begins with {first[: len(MAGIC)]!r}, not with `GGUF`: it is another kind of "
+        "file, give the model's GGUF"
+    )
+
+
 def read_tensors(
     reader: HeaderReader, metadata: Mapping[str, Any], count: int
 ) -> GgufHeader:
     path = reader.path
     if count > MAX_TENSORS:
-        raise CheckpointError(f"`{path}` announces {count} tensors: {DAMAGED}")
+        raise CheckpointError(f"`{path}` announces {count} tensors: {FAULTY_WRITER}")
     alignment = metadata.get("general.alignment", ALIGNMENT)
     if type(alignment) is not int or alignment <= 0:
         raise CheckpointError(
-            f"`{path}` has `general.alignment` = {alignment!r}: {DAMAGED}"
+            f"`{path}` has `general.alignment` = {alignment!r}: {FAULTY_WRITER}"
         )
     found = [read_description(reader) for _ in range(count)]
     start = reader.at + -reader.at % alignment
@@ -204,10 +222,11 @@ def read_tensors(
         tensor = GgufTensor(name, ggml_type, shape, start + offset, path)
         if tensor.offset + tensor.nbytes > reader.size:
             raise CheckpointError(
-                f"tensor `{name}` ends beyond `{path}` ({reader.size} bytes): {DAMAGED}"
+                f"tensor `{name}` ends beyond `{path}` ({reader.size} bytes): "
+                f"{CUT_SHORT}"
             )
         if name in tensors:
-            raise CheckpointError(f"`{path}` has `{name}` twice: {DAMAGED}")
+            raise CheckpointError(f"`{path}` has `{name}` twice: {FAULTY_WRITER}")
         tensors[name] = tensor
     return GgufHeader(path, metadata, tensors, start)
 
@@ -218,7 +237,7 @@ def read_description(
     name, rank = reader.name(), reader.number("I")
     if not 0 < rank <= MAX_RANK:
         raise CheckpointError(
-            f"tensor `{name}` in `{reader.path}` has {rank} axes: {DAMAGED}"
+            f"tensor `{name}` in `{reader.path}` has {rank} axes: {FAULTY_WRITER}"
         )
     shape = tuple(reader.number("Q") for _ in range(rank))[::-1]
     number, offset = reader.number("I"), reader.number("Q")
@@ -228,7 +247,7 @@ def read_description(
     if not all(shape) or shape[-1] % ggml_type.block:
         raise CheckpointError(
             f"tensor `{name}` in `{reader.path}` has shape {shape}, which "
-            f"{ggml_type.name} cannot have: {DAMAGED}"
+            f"{ggml_type.name} cannot have: {FAULTY_WRITER}"
         )
     return name, ggml_type, shape, offset
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Iterator
 
 from mlx_gptoss.checkpoint import StoredTensor
+from mlx_gptoss.checkpoint.decoded_tensor import DecodedTensor
 from mlx_gptoss.format.config import MXFP4 as MXFP4_SETTING
 from mlx_gptoss.format.layout import BITS_PER_WORD, DTYPE_BYTES
 from mlx_gptoss_convert.read.gguf import GgufTensor
@@ -20,7 +21,7 @@ from mlx_gptoss_convert.read.gguf_blocks import (
 )
 from mlx_gptoss_convert.read.gguf_decoders import DECODERS
 from mlx_gptoss_convert.read.gguf_types import F32, MXFP4, OLLAMA_MXFP4
-from mlx_gptoss_convert.read.source import DecodedTensor, SourceTensor, TensorReader
+from mlx_gptoss_convert.read.source import SourceTensor, TensorReader
 
 MXFP4_DECODERS = {MXFP4: MXFP4_BLOCKS, OLLAMA_MXFP4: OLLAMA_BLOCKS}
 

@@ -3,7 +3,8 @@
 The names and meaning of the tensors are in `mlx_gptoss.format.foreign_forms`. Values
 are computed in float32 and rounded once, to bfloat16. A record is a row of codes and
 the scales of its groups: what is needed to write the same codes as MXFP4. Peak memory:
-about ten times the rows that are read, or one expert where they are stored transposed.
+twice the rows that are read; where they are stored transposed, the codes of one matrix
+besides.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,9 +14,9 @@ from math import prod
 import numpy as np
 
 from mlx_gptoss.checkpoint import StoredTensor
+from mlx_gptoss.checkpoint.decoded_tensor import DecodedTensor
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.format.block_formats import E4M3_VALUES
-from mlx_gptoss.format.dtypes import to_stored
 from mlx_gptoss.format.foreign_forms import (
     ACTIVATION_SCALE,
     COMPRESSED_SCALE,
@@ -24,11 +25,11 @@ from mlx_gptoss.format.foreign_forms import (
 )
 from mlx_gptoss.format.layout import DTYPE_BYTES
 from mlx_gptoss.format.mxfp4 import BYTE_VALUES
-from mlx_gptoss_convert.read.source import DecodedTensor, SourceTensor, TensorReader
+from mlx_gptoss_convert.read.packed_values import CODES_PER_BYTE, decode_groups
+from mlx_gptoss_convert.read.source import SourceTensor, TensorReader
 
 FLOAT = "BF16"  # what values are rounded to
 SCALE_BYTES = 4  # of a group in a record: float32
-CODES_PER_BYTE = 2
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class Nvfp4Rows:
     """Decodes one matrix, or a stack of them; a `ByteDecoder`.
 
     `codes` and `scales` are (..., rows, columns / 2 or 16), or with the last two axes
-    exchanged if `is_transposed`. `total` is the scale of all, or of each of the stack.
-    With `as_records`, rows of codes and float32 scales are read instead of values.
+    exchanged if `is_transposed`. `total` is the scale of all, or of each of the stack;
+    if `is_reciprocal`, its reciprocal: division rounds as the library does. With
+    `as_records`, rows of codes and float32 scales are read instead of values.
     """
 
     codes: SourceTensor
@@ -46,6 +48,7 @@ class Nvfp4Rows:
     rows: int
     columns: int
     is_transposed: bool = False
+    is_reciprocal: bool = False
     as_records: bool = False
     name = "NVFP4"
 
@@ -79,12 +82,15 @@ class Nvfp4Rows:
                 self.part_rows(reader, stored, matrix, first, last)
                 for stored in (self.codes, self.scales)
             )
-        scales = E4M3_VALUES[raw] * np.float32(
-            self.total[matrix if len(self.total) > 1 else 0]
-        )
+        total = np.float32(self.total[matrix if len(self.total) > 1 else 0])
+        groups = E4M3_VALUES[raw]
+        scales = groups / total if self.is_reciprocal else groups * total
         if self.as_records:
             return np.concatenate([codes, scales.view(np.uint8)], axis=1)
-        return to_stored(decode_records(codes, scales), FLOAT)
+        values = decode_groups(
+            codes.reshape(-1), BYTE_VALUES, scales.reshape(-1), NVFP4_GROUP, FLOAT
+        )
+        return values.reshape(len(codes), -1)
 
     def part_rows(
         self,
@@ -172,12 +178,13 @@ def decode_compressed(stored: Mapping[str, StoredTensor]) -> dict[str, StoredTen
         if found is None:
             continue
         path = found["path"]
-        total = 1 / read_floats(shown.pop(name))
+        total = read_floats(shown.pop(name))
         codes, scales = f"{path}.weight_packed", f"{path}.weight_scale"
         shown[f"{path}.weight"] = decoded_matrix(
             require(shown.pop(codes, None), codes),
             require(shown.pop(scales, None), scales),
             total,
+            is_reciprocal=True,
         )
     return shown
 
@@ -191,8 +198,8 @@ def without_activation_scales(
 def require(tensor: StoredTensor | None, name: str) -> StoredTensor:
     if tensor is None:
         raise CheckpointError(
-            f"tensor `{name}` of an NVFP4 matrix is missing: download the checkpoint "
-            "again, or save it again with all of its tensors"
+            f"tensor `{name}` of an NVFP4 matrix is missing: save the model again "
+            "with all of its tensors, or add the file that has it"
         )
     return tensor
 
@@ -216,6 +223,7 @@ def decoded_matrix(
     total: np.ndarray,
     *,
     is_transposed: bool = False,
+    is_reciprocal: bool = False,
 ) -> DecodedTensor:
     """Present a matrix as bfloat16; raises CheckpointError if its parts do not fit."""
     *stack, rows, half = codes.shape
@@ -246,5 +254,6 @@ def decoded_matrix(
             rows,
             columns,
             is_transposed,
+            is_reciprocal,
         ),
     )

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
 
 import numpy as np
 
 from mlx_gptoss.checkpoint import StoredTensor
+from mlx_gptoss.checkpoint.decoded_tensor import ByteDecoder, DecodedTensor
 from mlx_gptoss.checkpoint.value_checks import mark_invalid
+from mlx_gptoss.checkpoint.wrong_files import NOT_NUMBERS
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.files import read_into
 from mlx_gptoss.format.layout import BYTES, DTYPE_BYTES, FLOATS
@@ -32,25 +33,6 @@ VALUE_TYPES = {
     "F32": np.float32,
 }
 SLICE_BYTES = 8 * 1024**2
-
-
-class ByteDecoder(Protocol):
-    """Decodes the bytes of a file to others, a fixed number for each block."""
-
-    @property
-    def name(self) -> str: ...
-    def read(
-        self, read: Callable[[int, int], np.ndarray], start: int, stop: int
-    ) -> np.ndarray:
-        """Return the decoded bytes `start` to `stop`; `read` takes file offsets."""
-        ...
-
-
-@dataclass(frozen=True)
-class DecodedTensor(StoredTensor):
-    """A tensor whose dtype, shape and size are those after decoding."""
-
-    decoder: ByteDecoder
 
 
 @dataclass(frozen=True)
@@ -168,7 +150,8 @@ class TensorReader:
         descriptor = self._open(stored.file)
         if not read_into(descriptor, raw.data, stored.offset + start):
             raise ConversionError(
-                f"`{stored.file}` ends inside tensor `{stored.name}`: download it again"
+                f"`{stored.file}` ends inside tensor `{stored.name}`: it changed "
+                "while it was read, convert again from a source that stays"
             )
         return raw
 
@@ -195,5 +178,5 @@ def check_values(stored: SourceTensor, raw: np.ndarray) -> None:
     if mark_invalid(stored.dtype, raw.view(VALUE_TYPES[stored.dtype])).any():
         raise ConversionError(
             f"tensor `{stored.name}` in `{stored.file}` has values that are not finite "
-            "numbers: the file is damaged or the model is broken, download it again"
+            f"numbers: {NOT_NUMBERS}"
         )

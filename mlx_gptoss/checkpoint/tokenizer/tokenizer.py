@@ -104,13 +104,22 @@ class Tokenizer:
                 f"`{folder}` has no `tokenizer.json`: copy the one published with the "
                 "checkpoint into that folder; without it only token ids can be used"
             )
+        return cls.from_bytes(path.read_bytes(), str(path))
+
+    @classmethod
+    def from_bytes(cls, raw: bytes, source: str) -> "Tokenizer":
+        """Read the content of a `tokenizer.json`, which messages call `source`.
+
+        Raises CheckpointError.
+        """
         try:
-            vocabulary = tokenizers.Tokenizer.from_file(str(path))
+            vocabulary = tokenizers.Tokenizer.from_buffer(raw)
         except Exception as error:  # the library raises bare Exception for any fault
             raise CheckpointError(
-                f"`{path}` cannot be read as a tokenizer ({error}): download it again"
+                f"`{source}` cannot be read as a tokenizer ({error}): copy the one "
+                "that was published with the checkpoint"
             ) from error
-        return cls(vocabulary, str(path))
+        return cls(vocabulary, source)
 
     def serialized(self) -> str:
         """The vocabulary as `tokenizer.json` text, for another process."""

@@ -59,7 +59,8 @@ class Slots:
         if missing and max(missing) >= self.experts:
             raise CheckpointError(
                 f"the router of layer {self.layer} chose expert {max(missing)} of "
-                f"{self.experts}: its weights are damaged, download the model again"
+                f"{self.experts}: its weights have values that are no numbers, which "
+                "`mlx-gptoss verify FOLDER` finds"
             )
         return missing
 
