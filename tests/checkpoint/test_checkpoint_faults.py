@@ -9,6 +9,7 @@ import pytest
 
 from mlx_gptoss.checkpoint import check_values, open_checkpoint, read_header
 from mlx_gptoss.checkpoint.notices import list_stale_tables
+from mlx_gptoss.checkpoint.wrong_files import NOT_NUMBERS
 from mlx_gptoss.errors import CheckpointError
 from tests.support import checkpoints, layout_writers
 from tests.support.faulty_checkpoints import (
@@ -32,8 +33,8 @@ def test_missing_tensor(tmp_path: Path) -> None:
     hf(tmp_path, lambda tensors: tensors.pop(LAYER + "self_attn.sinks"))
     assert message(tmp_path) == (
         "tensor `model.layers.1.self_attn.sinks` (BF16 or F16 or F32, shape (2,)) is "
-        "missing from `model.safetensors`: download the checkpoint again, or save it "
-        "again with all of its tensors"
+        "missing from `model.safetensors`: save the model again with all of its "
+        "tensors, or add the file that has it"
     )
 
 
@@ -255,8 +256,8 @@ def test_values_no_sound_model_has(
     with pytest.raises(CheckpointError) as error:
         check_values(checkpoint)
     assert str(error.value) == (
-        f"tensor `{name}` in `{tmp_path}/model.safetensors` has {what} at {place}: the "
-        "file is damaged or the model is broken, download it again"
+        f"tensor `{name}` in `{tmp_path}/model.safetensors` has {what} at {place}: "
+        f"{NOT_NUMBERS}"
     )
 
 

@@ -66,23 +66,40 @@ def changed(name: str, **entry: Any) -> dict[str, Any]:
 DAMAGE: dict[str, tuple[bytes, str]] = {
     "empty file": (
         b"",
-        "`FILE` has 0 bytes, too few for a safetensors file: the file is damaged, "
+        "`FILE` has 0 bytes, too few for a safetensors file: the file is cut short, "
         "download it again",
     ),
     "three bytes": (b"abc", "`FILE` has 3 bytes, too few"),
     "length beyond reason": (
         b"\xff" * 8 + b"{}",
         f"`FILE` declares a header of 18446744073709551615 bytes, at most "
-        f"{MAX_HEADER_BYTES} are allowed: the file is damaged, download it again",
+        f"{MAX_HEADER_BYTES} are allowed: it is no safetensors file",
     ),
     "length beyond the file": (
         (1000).to_bytes(8, "little") + b"{}",
         "`FILE` declares a header of 1000 bytes but has only 10 bytes in total: the "
-        "file is damaged, download it again",
+        "file is cut short, download it again",
     ),
     "git lfs pointer": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 5\n",
         "`FILE` is a Git LFS pointer, not the file itself: run `git lfs pull`",
+    ),
+    "a web page": (
+        b"<!DOCTYPE html><html><title>401 Unauthorized</title></html>",
+        "`FILE` is a web page, which a server sent instead of the file",
+    ),
+    "a GGUF": (
+        b"GGUF" + bytes(60),
+        "`FILE` is a GGUF: convert it with `mlx-gptoss convert FILE DST`",
+    ),
+    "pickled": (
+        b"PK\x03\x04" + bytes(60),
+        "`FILE` is pickled or an archive, which is not read, for safety: save",
+    ),
+    "zeros": (
+        bytes(100),
+        "`FILE` begins with zeros, as a download that was stopped does: the file is "
+        "cut short, download it again",
     ),
     "not JSON": (contents(b"{nonsense"), "`FILE` has a corrupt header (Expecting"),
     "not UTF-8": (contents(b'{"\xff": 1}'), "`FILE` has a corrupt header ('utf-8'"),
@@ -99,7 +116,7 @@ DAMAGE: dict[str, tuple[bytes, str]] = {
     ),
     "an entry that is no object": (
         contents({"a": 5}),
-        "tensor `a` in `FILE` is described by 5: the file is damaged",
+        "tensor `a` in `FILE` is described by 5: no byte is missing",
     ),
     "unknown dtype": (
         contents(changed("a", dtype="F4")),
@@ -115,8 +132,8 @@ DAMAGE: dict[str, tuple[bytes, str]] = {
     "one offset": (contents(changed("a", data_offsets=[0])), "data_offsets [0]"),
     "offsets backwards": (
         contents(changed("a", data_offsets=[8, 0])),
-        "tensor `a` in `FILE` has -8 bytes, expected 8 for F32 of shape (2, 1): the "
-        "file is damaged, download it again",
+        "tensor `a` in `FILE` has -8 bytes, expected 8 for F32 of shape (2, 1): no "
+        "byte is missing, so a tool wrote it wrongly: save the model again",
     ),
     "bytes do not match": (
         contents(changed("a", shape=[3, 1])),
@@ -128,7 +145,7 @@ DAMAGE: dict[str, tuple[bytes, str]] = {
     ),
     "hole": (
         contents(changed("b", data_offsets=[9, 12]), bytes(12)),
-        "(it leaves a gap): the file is damaged, download it again",
+        "(it leaves a gap): no byte is missing",
     ),
     "cut short": (
         contents(GOOD, bytes(10)),
