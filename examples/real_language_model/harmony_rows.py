@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.real_language_model import topics
+from examples.real_language_model.invented_tools import ToolMaker
 from examples.real_language_model.tools import HELD_OUT_TOOLS, TOOLS, Tool, words
 from examples.real_language_model.writing_tasks import Exchange, WritingTasks
 
@@ -29,7 +30,9 @@ TOOL_COUNTS = (6, 3, 1)  # weights of one, two and three tools
 UNUSED_TOOLS = 0.2  # share of conversations with tools that need none
 PREAMBLES = 0.12  # share of calls with a text before them
 SECOND_TURNS = 0.35
-PROSE_SHARE, TOOL_SHARE = 0.06, 0.35
+INVENTED = 0.75  # share of conversations with tools that are made up for them
+PROSE_SHARE, TOOL_SHARE = 0.16, 0.36
+PROSE_LENGTH = 900  # characters of a row of prose, at most one paragraph more
 
 QUESTION_FORMS = (
     "{question}",
@@ -42,57 +45,47 @@ QUESTION_FORMS = (
     "A question about {topic}. {question}",
 )
 THOUGHTS = {
-    "low": (
-        "A question about {topic}. Answer directly.",
-        "Short answer about {topic}.",
-        "About {topic}: just the main point.",
-    ),
+    "low": ("A question about {topic}.", "About {topic}."),
     "medium": (
-        "The user asks about {topic}. I know the main point and can say it in a "
-        "sentence or two.",
-        "This is a question about {topic}. I should give a clear answer first.",
-        "They want to know about {topic}. A short explanation is enough.",
+        "The user asks about {topic}. A short explanation is enough.",
+        "The user wants to know about {topic}. I know the main point.",
     ),
     "high": (
-        "The user asks about {topic}. Let me think about what matters here. The main "
-        "point: {answer} It also helps to know this: {detail} I will say both, in "
-        "plain words.",
-        "This is about {topic}. First I recall what I know. {answer} Is there more to "
-        "say? Yes: {detail} The answer should begin with the main point.",
+        "The user asks about {topic}. The answer should begin with the main point, in "
+        "plain words. One more sentence can follow.",
+        "The user wants to know about {topic}. First comes the main point. Then I can "
+        "add a detail.",
     ),
 }
 MORE = ("Tell me more.", "Can you say more about that?", "And what else?", "Go on.")
 MORE_THOUGHTS = {
     "low": "More about {topic}.",
-    "medium": "They want to hear more about {topic}. I can add one thing.",
+    "medium": "The user wants to hear more about {topic}. I can add one thing.",
     "high": "The user wants to hear more about {topic}. I have said the main point "
-    "already, so I should add something new. {detail}",
+    "already, so I should add something new.",
 }
 CALL_THOUGHTS = {
-    "low": ("Use {tool}.", "Call {tool}."),
+    "low": ("A task for {tool}.", "The tool is {tool}."),
     "medium": (
-        "The user wants to {aim}. I can use {tool} for that.",
-        "To {aim}, I need to call {tool}.",
+        "The user wants to {aim}. The tool for that is {tool}.",
+        "To {aim}, I need {tool}.",
     ),
     "high": (
-        "The user wants to {aim}. I cannot do that by myself, but there is a tool, "
-        "{tool}. Its arguments are {arguments}, and the message names them all. So I "
-        "call it now.",
-        "I should look at the tools. {tool} fits, because the user wants to {aim}. It "
-        "needs {arguments}. I have these, so no question is needed.",
+        "The user wants to {aim}. There is a tool for that, {tool}. It needs "
+        "{arguments}, and the message has all of it.",
+        "I look at the tools. The tool {tool} fits, because the user wants to {aim}. "
+        "It needs {arguments}.",
     ),
 }
 RESULT_THOUGHTS = {
-    "low": ("The result is there.", "Now answer."),
-    "medium": (
-        "The tool has answered. I will tell the user the result.",
-        "I have the result of {tool} and can answer now.",
-    ),
+    "low": ("The result is there.",),
+    "medium": ("The result of {tool} is there. I tell the user.",),
     "high": (
-        "The tool has returned {result}. That is what the user asked for, so no other "
-        "call is needed. I will put it into one sentence.",
+        "The result of {tool} is there. It is what the user asked for, so no other "
+        "call is needed. One sentence is enough.",
     ),
 }
+ANSWER_NOW, CALL_NOW = "Now I answer.", "Now I call {tool}."  # end every analysis
 PREAMBLE = ("I will look that up.", "One moment, please.", "Let me check.")
 
 Row = dict[str, Any]
@@ -107,6 +100,7 @@ class Author:
         self.tasks = WritingTasks(self.rng, held_out=held_out)
         self._facts = topics.HELD_OUT_FACTS if held_out else topics.FACTS
         self._tools = HELD_OUT_TOOLS if held_out else TOOLS
+        self._maker = ToolMaker(self.rng, [tool.name for tool in HELD_OUT_TOOLS])
         self._calls = 0
 
     def talk(self, effort: str) -> Row:
@@ -127,7 +121,7 @@ class Author:
     def tool_talk(self, effort: str) -> Row:
         """Return a conversation with tools; most use one and answer from its result."""
         count = self.rng.choices((1, 2, 3), TOOL_COUNTS)[0]
-        offered = self.rng.sample(self._tools, count)
+        offered = self._offered(count)
         if self.rng.random() < UNUSED_TOOLS:
             return self._row(effort, self._turn(effort), offered)
         return self._row(effort, self._call(effort, offered[0]), offered)
@@ -136,6 +130,16 @@ class Author:
         """Return a conversation whose only turn calls a tool."""
         offered = self.rng.sample(self._tools, self.rng.choices((1, 2, 3))[0])
         return self._row(effort, self._call(effort, offered[0]), offered)
+
+    def _offered(self, count: int) -> list[Tool]:
+        """Return tools, most of them new ones."""
+        if self.held_out or self.rng.random() > INVENTED:
+            return self.rng.sample(self._tools, count)
+        tools: dict[str, Tool] = {}
+        while len(tools) < count:
+            tool = self._maker.draw()
+            tools[tool.name] = tool
+        return list(tools.values())
 
     def _turn(self, effort: str) -> list[Row]:
         if self.rng.random() < 0.5:
@@ -163,7 +167,7 @@ class Author:
             {"role": "user", "content": one.question},
             {
                 "role": "assistant",
-                "reasoning_content": one.thought,
+                "reasoning_content": f"{one.thought} {ANSWER_NOW}",
                 "content": one.answer,
             },
         ]
@@ -185,7 +189,9 @@ class Author:
         }
         calling: Row = {
             "role": "assistant",
-            "reasoning_content": self.rng.choice(CALL_THOUGHTS[effort]).format(**said),
+            "reasoning_content": " ".join(
+                (self.rng.choice(CALL_THOUGHTS[effort]), CALL_NOW)
+            ).format(**said),
             "tool_calls": [call],
         }
         if self.rng.random() < PREAMBLES:
@@ -199,9 +205,9 @@ class Author:
             {"role": "tool", "tool_call_id": call["id"], "content": compact(result)},
             {
                 "role": "assistant",
-                "reasoning_content": self.rng.choice(RESULT_THOUGHTS[effort]).format(
-                    **said
-                ),
+                "reasoning_content": " ".join(
+                    (self.rng.choice(RESULT_THOUGHTS[effort]), ANSWER_NOW)
+                ).format(**said),
                 "content": tool.answer.format(**written),
             },
         ]
@@ -231,15 +237,27 @@ def compact(values: Row) -> str:
 def rows(count: int, seed: int = 1) -> Iterator[Row]:
     """Yield training rows."""
     author = Author(seed)
-    passages = PROSE.read_text(encoding="utf-8").split("\n\n")
+    passages = prose(author.rng)
     for _ in range(count):
         drawn = author.rng.random()
         if drawn < PROSE_SHARE:
-            yield {"text": author.rng.choice(passages).strip()}
+            yield {"text": next(passages)}
             continue
         effort = author.rng.choice(EFFORTS)
         with_tools = drawn < PROSE_SHARE + TOOL_SHARE
         yield author.tool_talk(effort) if with_tools else author.talk(effort)
+
+
+def prose(rng: random.Random) -> Iterator[str]:
+    """Yield passages of prose for ever: all in random order, then all again."""
+    paragraphs = PROSE.read_text(encoding="utf-8").strip().split("\n\n")
+    passages = [""]
+    for paragraph in paragraphs:
+        if len(passages[-1]) > PROSE_LENGTH:
+            passages.append("")
+        passages[-1] += "\n\n" * bool(passages[-1]) + paragraph
+    while True:
+        yield from rng.sample(passages, len(passages))
 
 
 def main() -> None:

@@ -3,8 +3,9 @@
 SmolLM2 chats in ChatML. Its special tokens for issues and notebooks in source code were
 never trained: their rows in the embedding, which is the head too, are all the same.
 Seven of them are renamed. So that a model that is trained further can tell them apart
-when it reads, their embeddings become those of tokens that mean something. The head
-stays, so on any other text the model computes just what it did.
+when it reads, their embeddings become those of tokens that mean something. So that its
+layers can choose between them when it writes, their rows in the head get a random
+direction each. No other row changes.
 """
 
 from collections.abc import Sequence
@@ -40,6 +41,9 @@ def rename(names: Sequence[str]) -> list[str]:
     return [new.get(name, name) for name in names]
 
 
+SEED = 0  # of the directions in the head
+
+
 def write_rows(embedding: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """Return the embedding (V, M) with rows for the tokens that `rename` renames."""
     place = {name: number for number, name in enumerate(names)}
@@ -48,3 +52,21 @@ def write_rows(embedding: np.ndarray, names: Sequence[str]) -> np.ndarray:
         rows = embedding[[place[name] for name in one.like]]
         written[place[one.before]] = rows.mean(axis=0)
     return written
+
+
+def write_head_rows(embedding: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Return the head (V, M), made from the embedding, with rows for renamed tokens.
+
+    A row is the mean of the token's new embedding and a random direction, both of the
+    length that rows have on average, so that no two rows are alike.
+    """
+    place = {name: number for number, name in enumerate(names)}
+    head = write_rows(embedding, names)
+    lengths = np.linalg.norm(embedding, axis=1, keepdims=True)
+    draws = np.random.default_rng(SEED)
+    for one in CONTROL_TOKENS.values():
+        row = head[place[one.before]]
+        direction = draws.normal(size=row.shape).astype(np.float32)
+        parts = [part / np.linalg.norm(part) for part in (row, direction)]
+        head[place[one.before]] = lengths.mean() * (parts[0] + parts[1]) / 2
+    return head

@@ -36,7 +36,8 @@ class Tool:
     """A tool, with requests that need it, its result, and the answer to that.
 
     `aim` completes "The user wants to ..."; it, the requests and the answer have
-    arguments and results in braces. `results` maps names to pools.
+    arguments and results in braces. `results` maps names to pools. A tool that is made
+    for one request has its values instead: `given` and `returned`.
     """
 
     name: str
@@ -46,6 +47,8 @@ class Tool:
     aim: str
     results: Mapping[str, str]
     answer: str
+    given: Mapping[str, Any] | None = None
+    returned: Mapping[str, Any] | None = None
 
     @property
     def entry(self) -> dict[str, Any]:
@@ -64,6 +67,8 @@ class Tool:
 
     def draw(self, rng: random.Random, *, held_out: bool) -> tuple[Values, Values]:
         """Return arguments and a result, drawn from the pools of one side."""
+        if self.given is not None and self.returned is not None:
+            return dict(self.given), dict(self.returned)
         pools = {one.name: one.pool for one in self.arguments}
         while True:
             arguments = {

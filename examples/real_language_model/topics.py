@@ -537,6 +537,31 @@ HELD_OUT_LISTS = {
     "languages": "Dutch Hindi Arabic Korean Swedish",
 }
 
+KINDS_OF_THINGS = {
+    "animal": "lion tiger camel dolphin turtle frog ant wasp zebra monkey beaver otter",
+    "plant": "fern cactus moss ivy palm reed thistle daisy lily nettle",
+    "tool": "hammer saw rake shovel needle chisel spade axe ruler wrench",
+    "vehicle": "truck tram ferry canoe tractor rocket scooter sled wagon van",
+    "building": "church barn school hotel tower mill temple factory museum hut",
+    "food": "sausage biscuit noodle pancake sandwich cheese pie omelette",
+    "job": "baker pilot nurse judge tailor farmer painter sailor lawyer",
+    "drink": "juice lemonade milkshake cocoa cider tea",
+    "musical instrument": "violin drum trumpet harp organ cello banjo",
+    "piece of clothing": "coat glove sock skirt vest boot cap shirt",
+}
+HELD_OUT_KINDS = {
+    "animal": "parrot kangaroo seal donkey lobster",
+    "machine": "printer mixer crane pump",
+    "fruit": "mango lemon fig apricot",
+    "container": "jar box barrel basket",
+}
+OPPOSITES = (
+    "hot/cold big/small old/new fast/slow high/low light/dark rich/poor wet/dry "
+    "hard/soft early/late full/empty open/closed near/far thick/thin strong/weak "
+    "clean/dirty loud/quiet sweet/sour up/down left/right win/lose buy/sell"
+)
+HELD_OUT_OPPOSITES = "long/short happy/sad deep/shallow begin/end young/aged love/hate"
+
 REVIEWS = (
     ("The soup was cold and the waiter was rude.", "negative"),
     ("I loved every page of this book.", "positive"),

@@ -83,6 +83,8 @@ class WritingTasks:
         ).split()
         self._places = topics.HELD_OUT_PLACES if held_out else topics.PLACES
         self._things = topics.HELD_OUT_LOST if held_out else topics.LOST
+        self._kinds = topics.HELD_OUT_KINDS if held_out else topics.KINDS_OF_THINGS
+        self._opposites = topics.HELD_OUT_OPPOSITES if held_out else topics.OPPOSITES
         self._lists = topics.HELD_OUT_LISTS if held_out else topics.LISTS
 
     def draw(self, effort: str) -> Exchange:
@@ -95,6 +97,9 @@ class WritingTasks:
             self.review,
             self.recall,
             self.small_talk,
+            self.kind_of,
+            self.opposite,
+            self.repeat,
         ]
         return self.rng.choice(kinds)(effort)
 
@@ -116,11 +121,10 @@ class WritingTasks:
         ).format(**said)
         thought = {
             "low": "A short story about a {animal}.",
-            "medium": "They want a story about a {animal}. I need a name, a place and "
-            "something that is lost.",
+            "medium": "The user wants a story about a {animal}. It is called {name}.",
             "high": "The user wants a story about a {animal}. It needs a beginning, a "
-            "problem and an end. The {animal} could be called {name} and live near the "
-            "{place}. The problem is the {thing}. It should end well.",
+            "problem and an end. The {animal} is called {name} and lives near the "
+            "{place}.",
         }[effort].format(**said)
         return Exchange(question, thought, answer)
 
@@ -132,8 +136,7 @@ class WritingTasks:
             "low": "A note to {name}.",
             "medium": "A short note to {name} about {about}. It should be friendly.",
             "high": "The user needs a note to {name} about {about}. It begins with the "
-            "name, says what it is about, and ends with a greeting. Two sentences are "
-            "enough.",
+            "name and ends with a greeting.",
         }[effort].format(**said)
         question = self.rng.choice(
             (
@@ -187,9 +190,9 @@ class WritingTasks:
         text, kind = self.rng.choice(self._reviews)
         thought = {
             "low": f"That is {kind}.",
-            "medium": f"I have to judge a review. The writer sounds {kind}.",
-            "high": f'The user gives me a review: "{text}" The question is how the '
-            f"writer feels about it. The words are {kind}, so that is the answer.",
+            "medium": f"The user gives me a review. The writer sounds {kind}.",
+            "high": "The user gives me a review. The question is how the writer feels. "
+            f"The words are {kind}.",
         }[effort]
         return Exchange(
             f'Is this review positive or negative? "{text}"',
@@ -211,7 +214,7 @@ class WritingTasks:
             "low": "They told me.",
             "medium": "The answer is in the message. I only have to repeat it.",
             "high": f"The user is called {name}, lives near the {place}, and has a "
-            f"{animal}. The question is: {asked} I can answer that from the message.",
+            f"{animal}. I can answer from the message.",
         }[effort]
         question = (
             f"I am {name}, I live near the {place}, and I have a {animal}. {asked}"
@@ -223,7 +226,57 @@ class WritingTasks:
         thought = {
             "low": "Be friendly.",
             "medium": "This is small talk. A friendly sentence is enough.",
-            "high": f'The user says "{said}" There is nothing to look up. I should '
-            "answer in a friendly way and offer my help.",
+            "high": "This is small talk. There is nothing to look up. A friendly "
+            "sentence is enough.",
         }[effort]
         return Exchange(said, thought, answer)
+
+    def kind_of(self, effort: str) -> Exchange:
+        kind = self.rng.choice(sorted(self._kinds))
+        thing = self.rng.choice(self._kinds[kind].split())
+        what = f"{_article(thing)} {thing}"
+        answer = f"{what.capitalize()} is {_article(kind)} {kind}."
+        thought = {
+            "low": f"About {what}.",
+            "medium": f"The user asks what {what} is. It is {_article(kind)} {kind}.",
+            "high": f"The user asks what {what} is. I know the word. It is "
+            f"{_article(kind)} {kind}, so that is the main point.",
+        }[effort]
+        question = self.rng.choice(
+            (f"What is {what}?", f"Explain what {what} is.", f"What does {thing} mean?")
+        )
+        return Exchange(question, thought, answer)
+
+    def opposite(self, effort: str) -> Exchange:
+        pair = self.rng.choice(self._opposites.split()).split("/")
+        one, other = self.rng.sample(pair, 2)
+        thought = {
+            "low": f"The opposite of {one}.",
+            "medium": f"The user asks for the opposite of {one}. That is {other}.",
+            "high": f"The user asks for the opposite of {one}. I think of pairs of "
+            f"words: {one} and {other}. So it is {other}.",
+        }[effort]
+        return Exchange(
+            f"What is the opposite of {one}?",
+            thought,
+            self.rng.choice((f"The opposite of {one} is {other}.", f"It is {other}.")),
+        )
+
+    def repeat(self, effort: str) -> Exchange:
+        pool = " ".join((*self._kinds.values(), *self._lists.values()))
+        words = pool.replace(",", "").split()
+        text = " ".join(self.rng.choices(words, k=self.rng.randint(2, 5)))
+        thought = {
+            "low": "Repeat it.",
+            "medium": "The user gives me some words. I repeat them.",
+            "high": "The user gives me some words. I have to repeat them in the same "
+            "order, and add nothing.",
+        }[effort]
+        question = self.rng.choice(
+            (f"Repeat these words: {text}", f"Say this: {text}", f"Write down: {text}")
+        )
+        return Exchange(question, thought, f"{text.capitalize()}.")
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"

@@ -10,12 +10,14 @@ import pytest
 from examples.real_language_model import tools, topics
 from examples.real_language_model.evaluate import Measured, table
 from examples.real_language_model.harmony_cases import KINDS, Case, cases, judge
-from examples.real_language_model.harmony_rows import rows
+from examples.real_language_model.harmony_rows import prose, rows
 from examples.real_language_model.harmony_tokens import (
     CONTROL_TOKENS,
     rename,
+    write_head_rows,
     write_rows,
 )
+from examples.real_language_model.invented_tools import ToolMaker
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.checkpoint.tokenizer.tokenizer import HARMONY_TOKENS
 from mlx_gptoss.harmony.messages import function_tools
@@ -56,6 +58,55 @@ def test_only_the_rows_of_renamed_tokens_are_written() -> None:
     assert changed == list(range(1, 1 + len(CONTROL_TOKENS)))
     start = names.index("<issue_start>")
     assert written[start].tolist() == rows[names.index("<|im_start|>")].tolist()
+
+
+def test_rows_of_the_head_differ_from_each_other() -> None:
+    like = sorted({name for one in CONTROL_TOKENS.values() for name in one.like})
+    names = ["a", *(one.before for one in CONTROL_TOKENS.values()), *like, "b"]
+    rows = np.random.default_rng(0).normal(size=(len(names), 64)).astype(np.float32)
+    unused = slice(1, 1 + len(CONTROL_TOKENS))
+    rows[unused] = rows[1]
+    head = write_head_rows(rows, names)
+    units = head / np.linalg.norm(head, axis=1, keepdims=True)
+    alike = units[unused] @ units.T - np.eye(len(names), dtype=np.float32)[unused]
+
+    assert np.flatnonzero((head != rows).any(axis=1)).tolist() == list(
+        range(1, 1 + len(CONTROL_TOKENS))
+    )
+    assert alike.max() < 0.9
+
+
+def test_invented_tools_differ_and_none_is_held_out() -> None:
+    taken = {tool.name for tool in tools.HELD_OUT_TOOLS}
+    every = {f"{verb}_{thing}" for verb in ("book", "get") for thing in ("a", "price")}
+    maker = ToolMaker(random.Random(0), taken | every)
+    names = [maker.draw().name for _ in range(500)]
+
+    assert {*names}.isdisjoint(taken | every)
+    assert len({*names}) > len(names) / 2
+
+
+def test_a_request_of_an_invented_tool_has_all_values() -> None:
+    rng = random.Random(0)
+    maker = ToolMaker(rng)
+    for tool in (maker.draw() for _ in range(200)):
+        arguments, result = tool.draw(rng, held_out=False)
+
+        assert all(str(value) in tool.requests[0] for value in arguments.values())
+        assert set(arguments) == {one.name for one in tool.arguments}
+        assert all(str(value) in tool.answer for value in result.values())
+
+
+def test_prose_is_all_shown_before_any_again() -> None:
+    passages = prose(random.Random(0))
+    count = 0
+    seen: set[str] = set()
+    while (passage := next(passages)) not in seen:
+        seen.add(passage)
+        count += 1
+
+    assert count == len(seen) > 100
+    assert all(next(passages) in seen for _ in range(count - 1))
 
 
 # Conversations
@@ -107,6 +158,11 @@ def test_topics_tools_and_words_are_on_one_side_only() -> None:
         (topics.LISTS, topics.HELD_OUT_LISTS),
         (topics.REVIEWS, topics.HELD_OUT_REVIEWS),
         (topics.SMALL_TALK, topics.HELD_OUT_SMALL_TALK),
+        (
+            " ".join(topics.KINDS_OF_THINGS.values()).split(),
+            " ".join(topics.HELD_OUT_KINDS.values()).split(),
+        ),
+        (topics.OPPOSITES.split(), topics.HELD_OUT_OPPOSITES.split()),
     ):
         assert set(ours).isdisjoint(theirs)
     for pool in tools.POOLS.keys() & tools.HELD_OUT_POOLS.keys() - SHARED_POOLS:
