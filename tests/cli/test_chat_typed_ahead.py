@@ -76,6 +76,16 @@ def test_a_long_paste_is_one_line_until_it_is_sent() -> None:
     assert pastes.fold("short\ntext") == "short\ntext"
 
 
+def test_a_paste_that_comes_back_without_its_last_line_end_is_folded_again() -> None:
+    pastes = Pastes()
+    shown = pastes.fold("line of a file\n" * 40)
+    assert pastes.fold_again(pastes.unfold(shown).strip()) == shown
+    assert pastes.fold_again(f"see {pastes.unfold(shown)}") == f"see {shown}"
+    blank = Pastes()
+    blank.fold("\n" * 40)
+    assert blank.fold_again("a b") == "a b"
+
+
 @given(st.lists(st.text(max_size=12), max_size=3 * LONG_LINES))
 def test_what_is_folded_unfolds_to_itself(lines: list[str]) -> None:
     pastes = Pastes()

@@ -39,9 +39,13 @@ class Pastes:
         return text
 
     def fold_again(self, text: str) -> str:
-        """Replace every kept text by its mark."""
+        """Replace every kept text by its mark, also without the blanks at its ends.
+
+        A message that is sent loses those.
+        """
         for mark, pasted in self._texts.items():
-            text = text.replace(pasted, mark)
+            for kept in (pasted, pasted.strip()):
+                text = text.replace(kept, mark) if kept else text
         return text
 
     def mark_at_end(self, text: str) -> str:
