@@ -3,12 +3,14 @@
 import asyncio
 import gc
 import itertools
+import re
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
+from examples import answer_many
 from mlx_gptoss import (
     AsyncChat,
     Chat,
@@ -280,3 +282,10 @@ def test_in_an_event_loop_they_are_iterated_with_async_for() -> None:
 
     with echoing(0.0002, context=1000) as runtime:
         asyncio.run(main(runtime))
+
+
+def test_the_example_compares_both_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    answer_many.main("demo", "2", "1")
+    first, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"\d+ tok/s one by one, \d+ together: [\d.]+ times", first)
+    assert re.fullmatch(r"median [\d.]+ times", last)
