@@ -33,6 +33,13 @@ class RequestLimits:
     prompts: int = 64
     stops: int = 16
     stop_characters: int = 1024
+    socket_seconds: float = 3600.0  # of one WebSocket; Open Responses' own limit
+    socket_waiting: int = 16  # messages that may wait on one WebSocket
+
+    @property
+    def all_body_bytes(self) -> int:
+        """The memory for the bodies of all requests together."""
+        return self.bodies * self.body_bytes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,6 +64,7 @@ def serve(
     from mlx_gptoss.server.models import Models
     from mlx_gptoss.server.process import listen, listening_url, serve
     from mlx_gptoss.server.running import registered
+    from mlx_gptoss.server.socket_connection import socket_options
 
     private = is_private() or given["no_store"]
     if private:  # neither answers nor prompts
@@ -100,9 +101,19 @@ def serve(
         registered(listening_url(listening), [one.name for one in sources]),
     ):
         app = create_app(served, settings, page)
-        drain, shown = app.state.service.drain, show_link(page, browse=browse)
+        service, shown = app.state.service, show_link(page, browse=browse)
+        sockets = socket_options(
+            settings.limits, service.body_budget, place.write_seconds
+        )
         ended_by = serve(
-            app, listening, place, ready, drain, on_hangup=again, on_ready=shown
+            app,
+            listening,
+            place,
+            ready,
+            service.drain,
+            on_hangup=again,
+            on_ready=shown,
+            sockets=sockets,
         )
     click.get_current_context().exit(INTERRUPTED if ended_by == signal.SIGINT else 0)
 

@@ -16,6 +16,8 @@ adapters.py         the adapters of a folder, looked through again on demand
 guard.py            hosts, origins, API keys, body limits
 bodies.py           JSON bodies, parsed off the event loop when they are large
 content_encoding.py compressed bodies
+body_errors.py      what to tell a client whose body cannot be read
+limited_body.py     limits of a body's size, and of the time it takes to arrive
 body_budget.py      memory limit for all bodies being received
 thread_pools.py     threads for parsing, rendering and compiling grammars
 stream.py           server-sent events; client disconnects
@@ -24,6 +26,7 @@ process.py          the process: sockets, signals, the ready file
 running.py          the servers that run on this machine, for `ps` and `stop`
 drain.py            graceful shutdown: reject new requests, abort running ones
 connection.py       timeouts of client connections
+socket_connection.py  limits of WebSockets
 log_file.py         a log file that survives rotation and full disks
 
 What clients send and get, without HTTP, is in `mlx_gptoss.api`. Importing this package

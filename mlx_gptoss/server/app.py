@@ -6,7 +6,6 @@ Runs under any ASGI server; process.py runs it under uvicorn.
 """
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -31,6 +30,7 @@ from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.server.batches.files import FileStore
 from mlx_gptoss.server.batches.worker import BatchWorker
+from mlx_gptoss.server.body_errors import unreadable_body
 from mlx_gptoss.server.content_encoding import UndecodableBodyError
 from mlx_gptoss.server.guard import Guard
 from mlx_gptoss.server.models import Models
@@ -39,6 +39,7 @@ from mlx_gptoss.server.responses.store import open_store
 from mlx_gptoss.server.routes import (
     batches,
     chat,
+    compaction,
     completions,
     docs,
     files,
@@ -48,6 +49,7 @@ from mlx_gptoss.server.routes import (
     ollama,
     ollama_models,
     responses,
+    responses_socket,
 )
 from mlx_gptoss.server.service import Service
 from mlx_gptoss.server.stream import CLIENT_CLOSED_REQUEST, ClientDisconnected
@@ -58,6 +60,7 @@ ROUTERS = (
     chat.router,
     completions.router,
     responses.router,
+    compaction.router,
     messages.router,
     files.router,
     batches.router,
@@ -136,6 +139,7 @@ def create_app(
     others = OLLAMA_ROUTERS if settings.ollama else ()
     for router in (*ROUTERS, *others, *PAGE_ROUTERS):
         app.include_router(router)
+    app.router.routes.append(responses_socket.route)
     for kind, handler in HANDLERS.items():
         app.add_exception_handler(kind, handler)
     if service.settings.origins:
@@ -152,6 +156,7 @@ def create_app(
         settings=service.settings,
         on_request=service.record_request,
         drain=service.drain,
+        body_budget=service.body_budget,
         has_page=page is not None,
     )
     return app
@@ -188,10 +193,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     if status == 405 and not may_exist(request):
         status, headers = 404, None
     if status == 400 and not isinstance(error, UndecodableBodyError):
-        message = (
-            "the body cannot be read: send JSON in UTF-8, with numbers of at most "
-            f"{sys.get_int_max_str_digits():,} digits"
-        )
+        message = unreadable_body()
     elif status == 404:
         message = "this server has no such route: see /docs"
     elif status == 405:

@@ -2,13 +2,14 @@
 
     receive = body = budget.charge(receive)   # per request: wraps its `receive`
     body.release()                            # when the request ends
+    budget.take(size); budget.give(size)      # for what does not come as a body
 
 Knows ASGI messages, not their content.
 """
 
 from starlette.types import Message, Receive
 
-from mlx_gptoss.api.errors import busy
+from mlx_gptoss.api.errors import ApiError, busy
 
 RETRY_SECONDS = 5.0
 
@@ -23,6 +24,16 @@ class BodyBudget:
     def charge(self, receive: Receive) -> "BudgetedBody":
         return BudgetedBody(self, receive)
 
+    def take(self, size: int) -> None:
+        """Take bytes from the budget. Raises ApiError (429) if it has fewer."""
+        if self.used + size > self.limit:
+            raise budget_exhausted()
+        self.used += size
+
+    def give(self, size: int) -> None:
+        """Return bytes that were taken."""
+        self.used -= size
+
 
 class BudgetedBody:
     """Receive the body of one request; raises ApiError (429) if the budget is full."""
@@ -35,19 +46,17 @@ class BudgetedBody:
     async def __call__(self) -> Message:
         message = await self._receive()
         size = len(message.get("body", b""))
-        if self._budget.used + size > self._budget.limit:
-            raise budget_exhausted()
-        self._budget.used += size
+        self._budget.take(size)
         self._charged += size
         return message
 
     def release(self) -> None:
         """Return the bytes to the budget. Idempotent."""
-        self._budget.used -= self._charged
+        self._budget.give(self._charged)
         self._charged = 0
 
 
-def budget_exhausted() -> Exception:
+def budget_exhausted() -> ApiError:
     error = busy(
         "the bodies of other requests fill the memory for bodies", RETRY_SECONDS
     )

@@ -6,6 +6,7 @@ A client that never reads would otherwise occupy a place in the batch forever.
 import asyncio
 from typing import Any, ClassVar
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
@@ -16,6 +17,7 @@ class TimedConnection(H11Protocol):
     write_seconds: ClassVar[float] = 30.0  # until the client reads a full send buffer
 
     _waiting: asyncio.TimerHandle | None = None
+    _upgraded = False  # another protocol has the transport now
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -34,8 +36,13 @@ class TimedConnection(H11Protocol):
         self._stop_waiting()
         super().resume_writing()
 
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._upgraded = True
+        super().handle_websocket_upgrade(event)
+
     def _drop_if_silent(self) -> None:
-        if self.cycle is None and self.transport is not None:
+        silent = self.cycle is None and not self._upgraded
+        if silent and self.transport is not None:
             self.transport.abort()
 
     def _drop(self) -> None:

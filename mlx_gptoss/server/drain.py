@@ -25,10 +25,13 @@ class Drain:
         self.started = False
         self.aborted = False
         self._running: set[Failable] = set()
+        self._idle: set[Callable[[], object]] = set()
 
     def start(self) -> None:
         """Reject requests from now on; running ones continue."""
         self.started = True
+        for leave in tuple(self._idle):
+            leave()
 
     def abort(self) -> int:
         """Abort running requests; return how many there were."""
@@ -40,6 +43,16 @@ class Drain:
     def refusal(self) -> ApiError | None:
         """Return the error for new requests, None if they may start."""
         return draining() if self.started else None
+
+    def on_start(self, leave: Callable[[], object]) -> Callable[[], object]:
+        """Call `leave` when the drain starts; call the returned function to forget it.
+
+        For connections that wait for requests, which are to be closed.
+        """
+        self._idle.add(leave)
+        if self.started:
+            leave()
+        return lambda: self._idle.discard(leave)
 
     def track(self, answers: Sequence[Failable]) -> Callable[[], None]:
         """Include `answers` in `abort`; call the returned function when they end."""

@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlx_gptoss.api.errors import ApiError, draining, error_body
@@ -31,6 +30,7 @@ from mlx_gptoss.server.content_encoding import (
     content_codings,
 )
 from mlx_gptoss.server.drain import Drain
+from mlx_gptoss.server.limited_body import LimitedBody, body_too_large, too_large
 
 PUBLIC_PATHS = ("/health", "/docs", "/openapi.json")  # and paths under them
 CHAT_PAGE = ("/", "/web")  # with sessions of its own; for no other origin
@@ -52,6 +52,7 @@ SECURITY_HEADERS = (
     (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
 )
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+SOCKET = "WEBSOCKET"  # as a method, in logs and metrics
 UNKNOWN = "other"  # a method or route that is not served
 Headers = Mapping[str, str]
 
@@ -72,6 +73,7 @@ class Guard:
         on_request: Callable[..., None],
         drain: Drain | None = None,
         *,
+        body_budget: BodyBudget | None = None,
         has_page: bool = False,
     ) -> None:
         self._app = app
@@ -80,9 +82,12 @@ class Guard:
         self._limits = settings.limits
         self._drain = drain or Drain()
         self._public = (*PUBLIC_PATHS, *(CHAT_PAGE if has_page else ()))
-        self._body_budget = BodyBudget(self._limits.bodies * self._limits.body_bytes)
+        self._body_budget = body_budget or BodyBudget(self._limits.all_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._forward_socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -110,14 +115,33 @@ class Guard:
         if error is not None:
             await _refuse(scope["path"], error, send)
             return
-        body: Receive = _LimitedBody(receive, limit, self._limits.body_seconds)
+        body: Receive = LimitedBody(receive, limit, self._limits.body_seconds)
         if codings:
-            body = DecodedBody(body, codings, limit, lambda: _too_large(limit))
+            body = DecodedBody(body, codings, limit, lambda: body_too_large(limit))
         share = self._body_budget.charge(body)
         try:
             await self._app(scope, share, send)
         finally:
             share.release()
+
+    async def _forward_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a WebSocket on, or refuse it like a GET of its path.
+
+        Its route limits, counts and logs what is asked over it.
+        """
+        headers = decode_headers(scope)
+        error = self.refusal("GET", scope["path"], headers)
+        if error is None and not self._is_authorized(headers):
+            error = invalid_key()
+        if error is not None:
+            self._on_request(SOCKET, UNKNOWN, error.status, 0.0)
+            await _refuse(scope["path"], error, send, "websocket.http")
+            return
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self._drain.aborted:
+                raise
 
     def refusal(self, method: str, path: str, headers: Headers) -> ApiError | None:
         """Return the error for a request that must not pass, None if it may."""
@@ -137,12 +161,7 @@ class Guard:
         preflight = method == "OPTIONS" and "access-control-request-method" in headers
         open_to_all = preflight or is_under(path, self._public)
         if not open_to_all and not self._is_authorized(headers):
-            return ApiError(
-                401,
-                "the API key is missing or wrong: send `Authorization: Bearer KEY`",
-                "invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+            return invalid_key()
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > self._limits.body_bytes:
             return too_large(self._limits.body_bytes)
@@ -208,12 +227,12 @@ def is_under(path: str, prefixes: tuple[str, ...]) -> bool:
     return any(path == one or path.startswith(f"{one}/") for one in prefixes)
 
 
-def too_large(limit: int) -> ApiError:
+def invalid_key() -> ApiError:
     return ApiError(
-        413,
-        f"the body is larger than {limit} bytes: shorten the conversation",
-        "request_too_large",
-        headers={"Connection": "close"},
+        401,
+        "the API key is missing or wrong: send `Authorization: Bearer KEY`",
+        "invalid_api_key",
+        headers={"WWW-Authenticate": "Bearer"},
     )
 
 
@@ -225,42 +244,6 @@ def unsupported_encoding() -> ApiError:
         "unsupported_encoding",
         headers={"Accept-Encoding": ACCEPTED, "Connection": "close"},
     )
-
-
-class _LimitedBody:
-    """Receive a body within limits of size and time.
-
-    Raises HTTPException, which Starlette passes through unchanged.
-    """
-
-    def __init__(self, receive: Receive, limit: int, seconds: float) -> None:
-        self._receive = receive
-        self._limit = limit
-        self._size = 0
-        self._whole = False
-        self._end = asyncio.get_running_loop().time() + seconds
-
-    async def __call__(self) -> Message:
-        if self._whole:  # the next message is the disconnect, whenever it comes
-            return await self._receive()
-        try:
-            async with asyncio.timeout_at(self._end):
-                message = await self._receive()
-        except TimeoutError:
-            raise _closing_error(408, "the body took too long to arrive") from None
-        self._size += len(message.get("body", b""))
-        if self._size > self._limit:
-            raise _too_large(self._limit)
-        self._whole = not message.get("more_body", False)
-        return message
-
-
-def _too_large(limit: int) -> HTTPException:
-    return _closing_error(413, too_large(limit).message)
-
-
-def _closing_error(status: int, message: str) -> HTTPException:
-    return HTTPException(status, message, {"Connection": "close"})
 
 
 class _SecuredSend:
@@ -280,7 +263,9 @@ class _SecuredSend:
         await self._send(message)
 
 
-async def _refuse(path: str, error: ApiError, send: Send) -> None:
+async def _refuse(
+    path: str, error: ApiError, send: Send, protocol: str = "http"
+) -> None:
     body = json.dumps(error_body(path, error)).encode()
     headers = {
         "content-type": "application/json",
@@ -289,5 +274,6 @@ async def _refuse(path: str, error: ApiError, send: Send) -> None:
     }
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     status = HTTPStatus(error.status)
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})
+    start = f"{protocol}.response.start"
+    await send({"type": start, "status": status, "headers": raw})
+    await send({"type": f"{protocol}.response.body", "body": body})

@@ -177,20 +177,22 @@ def serve(
     drain: Drain,
     on_hangup: OnHangup | None = None,
     on_ready: Callable[[str], None] | None = None,
+    sockets: Mapping[str, Any] | None = None,
 ) -> int | None:
     """Serve until a signal or the end of the parent; return the signal.
 
     `ready` is written to the ready file, with `url` and `pid`, once the server is up;
     the file is removed at the end. `drain` is the app's own; `on_hangup` is called in
-    its event loop, `on_ready` with its URL. Raises StorageError if the ready file
-    cannot be written.
+    its event loop, `on_ready` with its URL. `sockets` are uvicorn's options for
+    WebSockets; without, there are none. Raises StorageError if the ready file cannot
+    be written.
     """
     config = uvicorn.Config(
         app,
         # Pure Python, the same everywhere; a token takes far longer than its frame.
         http=connection_with_timeouts(options.read_seconds, options.write_seconds),
         loop="asyncio",
-        ws="none",
+        **(sockets or {"ws": "none"}),
         lifespan="on",
         server_header=False,
         proxy_headers=False,

@@ -42,6 +42,7 @@ from mlx_gptoss.engine.prompt_progress import PromptProgress
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.openai_chat import Restore
 from mlx_gptoss.server.batches.worker import BatchWorker
+from mlx_gptoss.server.body_budget import BodyBudget
 from mlx_gptoss.server.drain import Drain
 from mlx_gptoss.server.metrics import Metrics
 from mlx_gptoss.server.models import Models
@@ -133,8 +134,10 @@ class Service:
     pools: ThreadPools = field(default_factory=ThreadPools)
     batches: BatchWorker | None = None
     metrics: Metrics = field(init=False)
+    body_budget: BodyBudget = field(init=False)
 
     def __post_init__(self) -> None:
+        self.body_budget = BodyBudget(self.settings.limits.all_body_bytes)
         self.metrics = Metrics(self.models)
 
     @classmethod

@@ -284,7 +284,7 @@ ROUTES_THAT_ARE_NOT = [
     ("POST", "/v1/embeddings"),
     ("POST", "/v1/audio/speech"),
     ("GET", "/v1/chat/completions/none"),
-    ("POST", "/v1/responses/compact"),
+    ("GET", "/v1/responses/compact"),
     ("PUT", "/v1/responses/compact"),
     ("POST", "/v1/messages/batches"),
     ("GET", "/v1/messages/batches/b/results"),

@@ -46,7 +46,9 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"{limits.messages:,} messages",
         f"{limits.tools} tools, {limits.values:,} JSON values",
         f"schemas {limits.schema_depth} deep and {limits.schema_bytes // 2**10} KiB",
+        f"{limits.socket_waiting} may wait on a connection, which lasts an hour",
         f"{limits.choices} choices, {limits.prompts} raw prompts, {limits.stops} stop",
     ):
         assert words in text, words
-    assert len(fields(RequestLimits)) == 13
+    assert limits.socket_seconds == 3600
+    assert len(fields(RequestLimits)) == 15

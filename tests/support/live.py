@@ -15,6 +15,7 @@ from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.app import create_app
 from mlx_gptoss.server.models import Models
 from mlx_gptoss.server.service import Service
+from mlx_gptoss.server.socket_connection import socket_options
 
 LONGEST_SECONDS = 60.0
 
@@ -67,8 +68,8 @@ def live(
         port=0,
         log_config=None,
         log_level="error",
-        ws="none",
         lifespan="on",
+        **socket_options(settings.limits, app.state.service.body_budget, 30),
     )
     server = uvicorn.Server(config)
     loops: list[Any] = []

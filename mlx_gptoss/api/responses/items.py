@@ -7,7 +7,7 @@ An item is a message, reasoning, a call, or the result of one. Items of tools th
 providers run (`web_search_call`) are ignored and counted. `system` and `developer`
 messages at the beginning are instructions; later ones stay in place. Results are sorted
 behind their calls. Content that is not text is replaced by a line that says so; in the
-newest user message it is refused.
+newest user message it is refused. A summary that compaction made is read as the user's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +40,7 @@ from mlx_gptoss.harmony.render.prompt import can_continue
 from mlx_gptoss.harmony.tool_results import Pairing
 
 COMMENTARY = "commentary"
+SUMMARY_HEADING = "Summary of our conversation so far:\n\n"
 CALL_TYPES = ("function_call", "custom_tool_call", "tool_search_call")
 FindItem = Callable[[str], Json | None]
 
@@ -191,6 +192,15 @@ class _ItemParser:
         self._end_turn()
         self._pairing.add_result(text, id=call_id, where=path)
 
+    def compaction(self, item: Json, path: str) -> None:
+        """Read the summary of an earlier conversation as a message of the user."""
+        sealed = item.get("encrypted_content")
+        summary = unseal(sealed) if isinstance(sealed, str) else None
+        if summary is None:  # another server sealed it
+            self.parsed.ignored.append("compaction")
+        else:
+            self._add_other(m.user(SUMMARY_HEADING + summary))
+
     def agent_message(self, item: Json, path: str) -> None:
         """Read a message of another agent of the client as one of the user."""
         content = unseal_parts(item.get("content"))
@@ -282,4 +292,7 @@ ITEM_PARSERS: dict[str, Callable[[_ItemParser, Json, str], None]] = {
     "tool_search_call": _ItemParser.tool_search_call,
     "tool_search_output": _ItemParser.tool_search_output,
     "agent_message": _ItemParser.agent_message,
+    "compaction": _ItemParser.compaction,
+    "compaction_summary": _ItemParser.compaction,  # Codex's older name of it
+    "context_compaction": _ItemParser.compaction,
 }

@@ -72,7 +72,8 @@ class ResponsesRequestReader:
             items, earlier=earlier, tools=tools, restore=self.restore, find=self.find
         )
         self.ignored_items = parsed.ignored
-        if not parsed.messages and not parsed.instructions:
+        prepares = getattr(request, "generate", None) is False
+        if not (parsed.messages or parsed.instructions or prepares):
             raise bad_request("there is no `input`: send a question", param="input")
         choice = options.read_tool_choice(
             to_chat_tool_choice(request.tool_choice, tools.names)

@@ -1,40 +1,112 @@
-"""Build the live response of a job whose answer has just started."""
+"""From a request to a live response, whose answer has just started.
 
+question = await load_question(body, request, service)     # checked, not yet read
+job = await service.start(request, body.model, partial(question.read, ...))
+response = start_response(question, job, service, names)
+"""
+
+from collections.abc import Mapping, Sequence
+
+from starlette.requests import Request
+
+from mlx_gptoss.api.errors import bad_request
+from mlx_gptoss.api.ignored import ignored_header
 from mlx_gptoss.api.responses.initial_reply import initial_reply, wants_summary
 from mlx_gptoss.api.responses.reply import ResponseBuilder
 from mlx_gptoss.api.responses.request import (
     ResponsesRequestReader,
+    check_supported,
+    fields_without_effect,
     wants_encrypted_reasoning,
     wants_logprobs,
 )
-from mlx_gptoss.api.responses.wire import ResponsesRequest
+from mlx_gptoss.api.responses.wire import (
+    ResponseReply,
+    ResponsesInput,
+    ResponsesRequest,
+)
+from mlx_gptoss.api.settings import REASONING_EVENTS, ServerSettings
+from mlx_gptoss.api.wire import JsonObject
 from mlx_gptoss.server.responses.registry import LiveResponse
 from mlx_gptoss.server.service import Job, Service
 
+REASONING_EVENTS_HEADER = "x-mlx-gptoss-reasoning-events"
+
+
+async def load_question(
+    body: ResponsesInput,
+    request: Request,
+    service: Service,
+    earlier: Sequence[JsonObject] | None = None,
+) -> ResponsesRequestReader:
+    """Check a request and load the conversation it continues, unless it is given."""
+    size = service.body_size(request)
+    await service.pools.run(size, check_supported, body, service.settings)
+    registry = service.responses
+    if earlier is None:
+        earlier = await registry.history(body.previous_response_id)
+    find = registry.store.find if registry.store else None
+    return ResponsesRequestReader(body, earlier, find, service.restore)
+
 
 def start_response(
-    conversation: ResponsesRequestReader, job: Job, service: Service
+    question: ResponsesRequestReader,
+    job: Job,
+    service: Service,
+    reasoning_events: str,
 ) -> LiveResponse:
     """Return the response for a job whose answer has just started."""
-    request = conversation.request
-    asked = conversation.conversation_request
+    request = question.request
+    asked = question.conversation_request
     assert isinstance(request, ResponsesRequest) and asked is not None
     stored = request.store is not False and service.responses.store is not None
-    echoes = conversation.tool_echoes
     builder = ResponseBuilder(
-        initial_reply(request, asked, echoes, job.model, stored=stored),
+        new_reply(question, job.model, stored=stored),
         text_tools={tool.name for tool in asked.tools if tool.takes_text},
         grammar_tools={tool.name for tool in asked.tools if tool.grammar},
-        names=conversation.tools.names,
+        names=question.tools.names,
         sealed=wants_encrypted_reasoning(request),
         summarized=wants_summary(request),
-        reasoning_events=service.settings.reasoning_events,
+        reasoning_events=reasoning_events,
     )
     return LiveResponse(
         job.turn,
         builder,
         job.runtime.tokenizer if wants_logprobs(request) else None,
-        conversation.items,
+        question.items,
         stored,
         asked.continues_answer,
+    )
+
+
+def new_reply(
+    question: ResponsesRequestReader, model: str, *, stored: bool
+) -> ResponseReply:
+    """Return the response to a question that was read, before its answer."""
+    request = question.request
+    asked = question.conversation_request
+    assert isinstance(request, ResponsesRequest) and asked is not None
+    return initial_reply(request, asked, question.tool_echoes, model, stored=stored)
+
+
+def reasoning_events(headers: Mapping[str, str], settings: ServerSettings) -> str:
+    """Return whose names of reasoning events a request wants, or the server's own.
+
+    Raises ApiError (400) for a header with another value.
+    """
+    wanted = headers.get(REASONING_EVENTS_HEADER, settings.reasoning_events)
+    if wanted not in REASONING_EVENTS:
+        raise bad_request(
+            f"the header `{REASONING_EVENTS_HEADER}` is "
+            f"{' or '.join(REASONING_EVENTS)}",
+            param=REASONING_EVENTS_HEADER,
+        )
+    return wanted
+
+
+def ignored_headers(question: ResponsesRequestReader) -> dict[str, str]:
+    """Return the header that lists ignored fields and tools."""
+    others = question.tools.offered.ignored
+    return ignored_header(
+        fields_without_effect(question.request), others, question.ignored_items
     )

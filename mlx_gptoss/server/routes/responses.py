@@ -9,13 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mlx_gptoss.api.errors import bad_request
-from mlx_gptoss.api.ignored import ignored_header
 from mlx_gptoss.api.responses.item_fields import listed_item
-from mlx_gptoss.api.responses.request import (
-    ResponsesRequestReader,
-    check_supported,
-    fields_without_effect,
-)
 from mlx_gptoss.api.responses.wire import (
     DeletedResponse,
     InputTokens,
@@ -27,7 +21,12 @@ from mlx_gptoss.api.responses.wire import (
 from mlx_gptoss.api.wire import JsonObject, RenderedPrompt
 from mlx_gptoss.server.bodies import JsonBodyRoute
 from mlx_gptoss.server.responses.registry import LiveResponse, ResponseRegistry
-from mlx_gptoss.server.responses.start import start_response
+from mlx_gptoss.server.responses.start import (
+    ignored_headers,
+    load_question,
+    reasoning_events,
+    start_response,
+)
 from mlx_gptoss.server.routes import ERRORS
 from mlx_gptoss.server.routes.chat import count_prompt_tokens, render_reply
 from mlx_gptoss.server.service import Service, json_reply
@@ -41,10 +40,11 @@ MAX_ITEMS = 100  # per page
 async def create_response(body: ResponsesRequest, request: Request) -> Response:
     """Answer a list of input items, whole or as a stream of events."""
     service = Service.of(request)
+    names = reasoning_events(request.headers, service.settings)
     question = await load_question(body, request, service)
     make = partial(question.read, settings=service.settings)
     job = await service.start(request, body.model, make)
-    response = service.responses.add(start_response(question, job, service))
+    response = service.responses.add(start_response(question, job, service, names))
     job.on_close(partial(service.responses.remove, response))
     headers = ignored_headers(question)
     if body.stream:
@@ -119,29 +119,9 @@ async def list_input_items(
     return ItemList(data=page, first_id=first, last_id=last, has_more=more)
 
 
-async def load_question(
-    body: ResponsesInput, request: Request, service: Service
-) -> ResponsesRequestReader:
-    """Check a request and load the conversation it continues."""
-    size = service.body_size(request)
-    await service.pools.run(size, check_supported, body, service.settings)
-    registry = service.responses
-    earlier = await registry.history(body.previous_response_id)
-    find = registry.store.find if registry.store else None
-    return ResponsesRequestReader(body, earlier, find, service.restore)
-
-
 async def frames(
     registry: ResponseRegistry, response: LiveResponse
 ) -> AsyncIterator[bytes]:
     async for event in registry.events(response):
         yield sse_json(event, event["type"])
     yield DONE
-
-
-def ignored_headers(question: ResponsesRequestReader) -> dict[str, str]:
-    """Return the header that lists ignored fields and tools."""
-    others = question.tools.offered.ignored
-    return ignored_header(
-        fields_without_effect(question.request), others, question.ignored_items
-    )
