@@ -24,6 +24,7 @@ from tests.support.serve_process import run
 from tests.support.serving import DATE
 
 README = Path(__file__).parents[2] / "mlx_gptoss" / "server" / "README.md"
+SCRIPT = Path(__file__).parents[1] / "support" / "ai_sdk.mjs"
 NODE = Path(os.environ.get("MLX_GPTOSS_NODE", "node-clients"))
 # A name of models that reason, by which llm-comply runs its tests of reasoning, too.
 MODEL = "claude-4-gpt-5"
@@ -51,6 +52,14 @@ PROBE_FAILURES: dict[str, str] = {}
 def server() -> Iterator[Live]:
     settings = ServerSettings(date=DATE, reasoning_events=OPEN_RESPONSES)
     with obliging() as runtime, live(runtime, settings, name=MODEL) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def agreeing() -> Iterator[Live]:
+    """A server whose model answers once it has the result of its call."""
+    settings = ServerSettings(date=DATE)
+    with obliging(once=True) as runtime, live(runtime, settings) as it:
         yield it
 
 
@@ -94,3 +103,28 @@ def test_llmprobe_fails_only_where_it_must(server: Live, tmp_path: Path) -> None
     assert found["inconclusive"] == []
     passed = f"{found['passed']} of {found['total']}"
     assert passed == told("llmprobe, quick")
+
+
+def test_the_ai_sdk_talks_calls_and_makes_objects(agreeing: Live) -> None:
+    """Its providers for OpenAI's two APIs, compatible servers, and Anthropic's."""
+    if not (NODE.absolute() / "node_modules" / "@ai-sdk" / "openai").exists():
+        pytest.skip("npm install ai @ai-sdk/openai … (.ci/run names the versions)")
+    done = run(["node", SCRIPT, NODE.absolute(), agreeing.url, "none"])
+
+    said = "Yes, it is."
+    expected = {
+        "text": said,
+        "streamed": said,
+        "tokens": True,
+        "tools": said,
+        "agent": said,
+        "cities": ["Paris", "Paris"],
+        "object": {"city": "Oslo"},
+    }
+    assert done.stdout, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    reasons = {name: answers.pop("reasons", None) for name, answers in found.items()}
+    assert found == dict.fromkeys(
+        ("responses", "chat", "compatible", "anthropic"), expected
+    )
+    assert reasons["compatible"] is True

@@ -2,6 +2,7 @@
 
     with constant() as runtime: ...
     with obliging() as runtime: ...      # calls the first tool where there is one
+    with obliging(once=True) as runtime: # and answers once it has the result
 
 The answer is cut or bent as a request asks for it; the model itself never tires.
 """
@@ -23,6 +24,7 @@ CALL = (
 )
 FIRST_TOOL = re.compile(r"type (\w+) = \(_: \{(?:\n//.*)*\n(\w+):")
 TURN = "<|start|>assistant"
+QUESTION, RESULT = "<|start|>user", "<|start|>functions."
 ROWS = 300
 
 
@@ -38,13 +40,18 @@ def constant(
     return answering_by(lambda _: script, context, step_seconds)
 
 
-def obliging(context: int = 4096) -> Runtime:
-    """Return a runtime that calls the first tool it is offered, or says `ANSWER`."""
+def obliging(context: int = 4096, *, once: bool = False) -> Runtime:
+    """Return a runtime that calls the first tool it is offered, or says `ANSWER`.
+
+    With `once` it says `ANSWER` also when the last message but its own is a result.
+    """
     tokenizer = byte_tokenizer()
 
     def script_for(ids: Sequence[int]) -> list[int]:
-        tool = FIRST_TOOL.search(tokenizer.decode(list(ids)))
-        if tool is None:
+        prompt = tokenizer.decode(list(ids))
+        tool = FIRST_TOOL.search(prompt)
+        has_result = RESULT in prompt[prompt.rfind(QUESTION) :]
+        if tool is None or (once and has_result):
             return token_ids(ANSWER, tokenizer)
         name, argument = tool.groups()
         return token_ids(CALL.format(name, f'"{argument}":"Paris"'), tokenizer)
