@@ -20,6 +20,7 @@ Point = tuple[float, float]  # x, seconds
 # Matrices of hidden sizes from here on are timed as they come from memory, smaller ones
 # from a cache. How much longer the latter take from memory is measured by itself.
 LARGE = 768
+SMALL = 192  # the hidden size of those that are timed from memory too
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,16 @@
     pass(N rows) = sum over layers of
           linear(qkv, N) + linear(o, N) + linear(router, N)
         + touched experts * expert(N * T / touched rows) + one call
-        + what small ones of these take longer from memory than from a cache
+        + what small ones of these, and the keys and values that a decode step reads,
+          take longer from memory than from a cache
         + query heads * (attended keys * key, or query-key pairs * score)
         + layer + N * (hidden size + width of q, k and v) * value
       + linear(lm_head, 1) + step
     first token  = passes of all chunks + layers * first
 
-A cache loses the share of a pass's weights that they are of its size, and of matrices
-half as large as those that were timed from memory, half of that is added.
+A cache loses the more, the more a pass reads: all of it from the cache's size on. Of
+matrices half as large as those that were timed from memory, half of what that takes is
+added. Keys and values take as long as so many weights of small matrices.
 
 Rows of prefill choose experts at random, and the top layer sends its last row alone to
 them. Source: the operations of `model/gpt_oss.py`, with costs that `mlx-gptoss probe`
@@ -20,11 +22,12 @@ measured through its own modules.
 from dataclasses import dataclass
 
 from mlx_gptoss.format.config import SLIDING, ModelConfig
-from mlx_gptoss.memory.costs import LARGE, Costs, CostTable
+from mlx_gptoss.memory.costs import LARGE, SMALL, Costs, CostTable
 
 # Least bits per weight, with scales, of each kind of linear layer.
 DENSE_BITS, AFFINE8_BITS = 12, 6.25
 MXFP4_EXPERT_BITS = 4.4  # at most; affine experts of 4 bits have more
+FLOAT_BYTES = 4  # of a cached value, on a CPU
 ATTENDED_BLOCK = 128  # queries that attend together in prefill; half see too many keys
 
 
@@ -108,7 +111,10 @@ def _rows_time(
     M, D = config.hidden_size, config.head_dim
     H, Hk = config.num_attention_heads, config.num_key_value_heads
     layers = config.num_hidden_layers
-    share = costs.cold_share(_read_bytes(config, bits, rows))
+    pairs = _layer_pairs(config, rows, before)
+    cached = 2 * Hk * D * pairs if rows == 1 else 0.0  # values of keys and values
+    read = _read_bytes(config, bits, rows) + FLOAT_BYTES * cached
+    share = costs.cold_share(read)
     sizes = M * (H + 2 * Hk) * D, H * D * M, M * config.num_local_experts
     attention = _linear(costs, bits.attention)
     tables = attention, attention, costs.dense
@@ -116,13 +122,13 @@ def _rows_time(
         table.seconds(size, rows) + share * costs.cold * _smallness(size, LARGE**2)
         for table, size in zip(tables, sizes, strict=True)
     )
-    pairs = _layer_pairs(config, rows, before)
     experts = (layers - 1) * _experts_time(costs, config, bits, rows, share)
     experts += _experts_time(costs, config, bits, 1, share)
     return PassTime(
         layers * linear,
         experts,
-        H * pairs * (costs.key if rows == 1 else costs.score),
+        H * pairs * (costs.key if rows == 1 else costs.score)
+        + share * costs.cold * cached / SMALL**2,
         layers * (costs.layer + (rows - 1) * row_values(config) * costs.value),
     )
 

@@ -86,7 +86,8 @@ def test_small_matrices_take_longer_where_no_cache_holds_all() -> None:
     )  # matrices half as wide as those that are timed from memory
     half = replace(small, num_key_value_heads=3)
     attention = 384 * 64 * (2 * 6 + 2 * 3) * 32 / 8
-    read = 24 * (attention + 4 * 3 * 384 * 384 * 4.25 / 8)
+    values = 24 * 2 * 2 * 3 * 64  # of two keys a layer, and their values
+    read = 24 * (attention + 4 * 3 * 384 * 384 * 4.25 / 8) + 4 * values
     costs = make_costs()
     warm = decode_time(costs, half, FLOATS, 1)
     for cache, share in ((4 * read, 0.25), (read, 1), (read / 9, 1), (0, 0)):
@@ -97,6 +98,8 @@ def test_small_matrices_take_longer_where_no_cache_holds_all() -> None:
         assert found.linear - warm.linear == pytest.approx(share * linear)
         experts = 24 * 4 * 1e-4 * 0.75
         assert found.experts - warm.experts == pytest.approx(share * experts)
+        more = found.attention - warm.attention
+        assert more == pytest.approx(share * 1e-3 * values / 192**2)
 
 
 def test_large_matrices_were_timed_from_memory() -> None:
@@ -104,7 +107,7 @@ def test_large_matrices_were_timed_from_memory() -> None:
     router = 24 * (1 - 2880 * 32 / 768**2)  # the only small one of the 20b
     found = decode_time(costs, CONFIG, FLOATS, 1)
     warm = decode_time(make_costs(), CONFIG, FLOATS, 1)
-    assert found.total - warm.total == pytest.approx(router)
+    assert found.products - warm.products == pytest.approx(router)
 
 
 @pytest.mark.parametrize(

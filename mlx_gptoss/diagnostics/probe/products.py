@@ -27,7 +27,7 @@ from mlx_gptoss.diagnostics.probe.stopwatch import (
     warm_up,
 )
 from mlx_gptoss.format.config import Quantization
-from mlx_gptoss.memory.costs import CostTable
+from mlx_gptoss.memory.costs import SMALL, CostTable
 from mlx_gptoss.memory.sizes import MXFP4_BITS
 from mlx_gptoss.model.attention import Masks, attend
 from mlx_gptoss.model.blas import preload_blas
@@ -46,7 +46,6 @@ ROWS = (1, 8, 64, 512)
 # BLAS it dequantizes linear layers.
 FEW_ROWS, MANY_ROWS = (1, DEQUANTIZE_MIN_ROWS - 1), (DEQUANTIZE_MIN_ROWS, 64, 512)
 ROWS_DEQUANTIZED = FEW_ROWS + MANY_ROWS
-COLD_SIZE = 192  # of the small layers that are timed from memory too
 
 HEADS, KV_HEADS, HEAD_DIM = 8, 2, 64
 KEYS, FEW_KEYS, QUERIES = 1024, 256, 128
@@ -89,8 +88,8 @@ def prepare_products(clock: Clock, *, largest: int) -> Iterator[TimedProduct]:
                 one = [choose_all(copied[0].apply_one_by_one)]
                 rows = MANY_ROWS
                 yield from _prepare("dequantized", size, one, rows, M, clock, EXPERTS)
-    if largest >= COLD_SIZE:
-        yield from _prepare_cold(COLD_SIZE, clock)
+    if largest >= SMALL:
+        yield from _prepare_cold(SMALL, clock)
 
 
 def _prepare_cold(M: int, clock: Clock) -> Iterator[TimedProduct]:
