@@ -1,4 +1,4 @@
-"""What zsh, bash and fish complete, each asked as a person would: with the Tab key."""
+"""The completions of zsh, bash and fish, asked for as a person would: with Tab."""
 
 import os
 import re
