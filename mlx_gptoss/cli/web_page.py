@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 STORE = "server"  # the folder of what a server keeps, in that of the settings
 NO_BROWSER = "no browser could be started: open the link yourself"
+NO_LINK = "no browser could be started: run this in a terminal, which shows the link"
 
 
 @contextmanager
@@ -118,12 +119,15 @@ def show_link(
     def show(url: str) -> None:
         if not url.startswith("http://"):
             return
-        if sys.stderr.isatty():
+        in_terminal = sys.stderr.isatty()
+        if in_terminal:
             note(f"Chat page: {url}/#k={page.keys.make_key(once=False)}{behind}")
+        elif browse:
+            note(f"Chat page: {url}/ (in the browser, which this signs in)")
         else:
             note(f"Chat page: {url}/ (--open signs a browser in)")
         if browse and not webbrowser.open(f"{url}/#k={page.keys.make_key()}{behind}"):
-            note(NO_BROWSER)
+            note(NO_BROWSER if in_terminal else NO_LINK)
 
     return show
 

@@ -1,11 +1,9 @@
-"""The chat page in a real Chromium: a conversation, hostile text, restarts, widths."""
+"""The chat page in a real Chromium: a conversation, hostile text, restarts."""
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +15,6 @@ from mlx_gptoss.server.web.keys import PageKeys
 from mlx_gptoss.server.web.tools import ToolOffer
 from tests.support.chat_with_weather import get_weather
 from tests.support.fakes import answering
-from tests.support.page_build import PACKAGES, VARIABLE
 from tests.support.scripted_chat import scripted_runtime
 from tests.support.web_browser import Chromium, Tab, browser, page_server
 
@@ -227,53 +224,6 @@ def test_files_settings_and_the_enter_of_an_input_method(chromium: Chromium) -> 
         assert (data["effort"], data["system"]) == ("high", "Be brief.")
         tab.check()
         page.close()
-
-
-@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1180, "light")])
-def test_it_fits_narrow_and_wide_and_a_screen_reader_finds_its_way(
-    chromium: Chromium, width: int, scheme: Any
-) -> None:
-    text = (
-        "# Title\n\n`code` **b** [link](https://example.org)\n\n"
-        "```python\nx = 1\n```\n\n"
-        f"| {' | '.join('abcdefghij')} |\n|{'---|' * 10}\n"
-        f"| {' | '.join('0123456789')} |"
-        "\n\n$$x^2 + y^2$$ " + "unbreakable" * 20
-    )
-    with (
-        answering(THOUGHT + FINAL.format(text)) as runtime,
-        page_server(runtime, offer=offered()) as served,
-    ):
-        tab = chromium.open(served)
-        page = tab.page
-        page.emulate_media(color_scheme=scheme)
-        page.set_viewport_size({"width": width, "height": 640})
-        tab.ask("Show.")
-        tab.ready()
-        page.locator("math").last.wait_for()
-        wide = page.evaluate("document.documentElement.scrollWidth")
-        assert wide <= width  # nothing is cut off at the right
-        if width < 700:
-            page.locator("button.menu").click()
-            page.get_by_role("button", name="New conversation").wait_for()
-            page.keyboard.press("Escape")
-        for axe in axe_script():
-            page.evaluate(axe)
-            found = page.evaluate("axe.run()")
-            serious = [
-                (one["id"], one["nodes"][0]["html"])
-                for one in found["violations"]
-                if one["impact"] in ("serious", "critical")
-            ]
-            assert serious == []
-        page.close()
-
-
-def axe_script() -> list[str]:
-    """The text of axe-core, if the page's packages are installed."""
-    place = Path(os.environ.get(VARIABLE, "-")) / "page" / PACKAGES / "axe-core"
-    file = place / "axe.min.js"
-    return [file.read_text()] if file.exists() else []
 
 
 @pytest.mark.soak

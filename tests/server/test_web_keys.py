@@ -72,7 +72,27 @@ def test_no_key_is_written_where_it_may_be_logged(
     page = WebPage(models, MemoryStore(), PageKeys())
     show_link(page, browse=True, chat="abc")("http://127.0.0.1:8080")
 
-    assert "k=" not in capsys.readouterr().err  # no terminal
+    assert capsys.readouterr().err == (  # no terminal
+        "Chat page: http://127.0.0.1:8080/ (in the browser, which this signs in)\n"
+    )
     [url] = opened
     key = url.removeprefix("http://127.0.0.1:8080/#k=").removesuffix("&c=abc")
     assert page.keys.sign_in(key)
+
+
+@pytest.mark.parametrize(
+    ("browse", "said"), [(False, "--open signs a browser in"), (True, "in a terminal")]
+)
+def test_without_a_terminal_it_is_said_how_to_sign_in(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    browse: bool,
+    said: str,
+) -> None:
+    monkeypatch.setattr("webbrowser.open", lambda url: False)
+    models = Models([ModelSource("demo", lambda: pytest.fail("it is not loaded"))])
+    page = WebPage(models, MemoryStore(), PageKeys())
+    show_link(page, browse=browse)("http://127.0.0.1:8080")
+
+    written = capsys.readouterr().err
+    assert said in written.splitlines()[-1] and "k=" not in written

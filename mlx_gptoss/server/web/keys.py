@@ -99,6 +99,10 @@ class PageKeys:
         """End a session before it expires."""
         self._ended.add(session)
 
+    def has_ended(self, session: str) -> bool:
+        """Whether a session was signed out."""
+        return session in self._ended
+
     def _signature(self, text: str) -> str:
         return hmac.new(
             self._secret, text.encode("utf-8", "replace"), hashlib.sha256

@@ -15,6 +15,7 @@ started again, the conversation as a whole.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from time import monotonic
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -33,13 +34,14 @@ from mlx_gptoss.server.web.status import page_status
 
 router = APIRouter(include_in_schema=False)
 TICK_SECONDS = 1.0  # between figures
+BEAT_SECONDS = 10.0  # the longest silence: a tab takes more for a dead connection
 TOGETHER_SECONDS = 0.03  # tokens that arrive within it are sent at once
 
 
 @router.get("/web/events")
 async def events(request: Request, chat: str = "", after: str = "") -> Response:
     """Stream what happens, for one tab."""
-    session_of(request)
+    session = session_of(request)
     page = page_of(request)
     found = await page.conversations.open(chat) if chat else None
     after = request.headers.get("last-event-id", after)
@@ -49,21 +51,23 @@ async def events(request: Request, chat: str = "", after: str = "") -> Response:
         """Nothing is held for a tab."""
 
     return EventStream(
-        frames(page, found, after),
+        frames(page, found, after, session),
         close=close,
         heartbeat_seconds=limits.heartbeat_seconds,
     )
 
 
 async def frames(
-    page: WebPage, found: OpenConversation | None, after: str
+    page: WebPage, found: OpenConversation | None, after: str, session: str = ""
 ) -> AsyncIterator[bytes]:
-    """Yield the events of a tab until the server ends."""
+    """Yield the events of a tab until the server or its session ends."""
     place = known_number(page, after)
-    status, listed = None, -1
+    status, listed, said = None, -1, monotonic()
     measuring = None if found is None else asyncio.create_task(measure(page, found))
     try:
         while not (page.drain.started and not page.conversations.answering):
+            if page.keys.has_ended(session):
+                return
             if found is not None:
                 missed = found.log.since(place) if place is not None else None
                 if place is None or missed is None:
@@ -80,8 +84,8 @@ async def frames(
                 listed = page.list_version
                 yield sse_json({"version": listed}, "list")
             now = page_status(page, found)
-            if now != status:
-                status = now
+            if now != status or monotonic() - said > BEAT_SECONDS:
+                status, said = now, monotonic()
                 yield sse_json(now, "status")
             if found is None:
                 await asyncio.sleep(TICK_SECONDS)

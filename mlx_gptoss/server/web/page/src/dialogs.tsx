@@ -1,7 +1,7 @@
 // The settings of a conversation, models, help, a link; and a page without a conversation.
 import { bytes, CopyButton, Modal, number } from "./parts";
 import { openModels } from "./sidebar";
-import { store, type State } from "./store";
+import { servesDemo, store, type State } from "./store";
 import type { Download, PublishedModel, Settings } from "./types";
 
 const EFFORTS: Settings["effort"][] = ["low", "medium", "high"];
@@ -188,7 +188,7 @@ function DownloadView({ download }: { download: Download }) {
 
 export function Welcome({ state }: { state: State }) {
   const { facts, models, status } = state;
-  const demo = facts?.models.length === 1 && facts.models[0].model === "demo";
+  const demo = !!facts && servesDemo(facts);
   return (
     <div class="welcome">
       <h2>{facts?.private ? "A private conversation" : "What would you like to know?"}</h2>

@@ -12,7 +12,8 @@ export interface Listener {
   ended(): void; // the server refuses the stream: signed out, or no such conversation
 }
 
-const STALE_SECONDS = 20;
+const STALE_SECONDS = 30; // without a word: the server says something every ten
+const LOOK_EACH = 5000; // milliseconds
 const LONGEST_WAIT = 8000; // milliseconds
 
 export class Live {
@@ -21,6 +22,7 @@ export class Live {
   private epoch = "";
   private wait = 250;
   private timer = 0;
+  private looking = 0;
   private heard = Date.now();
   private closed = false;
 
@@ -29,6 +31,7 @@ export class Live {
     private readonly listener: Listener,
   ) {
     this.open();
+    this.looking = window.setInterval(() => this.wake(), LOOK_EACH);
     addEventListener("online", this.wake);
     addEventListener("pageshow", this.wake);
     document.addEventListener("visibilitychange", this.wake);
@@ -37,6 +40,7 @@ export class Live {
   close(): void {
     this.closed = true;
     clearTimeout(this.timer);
+    clearInterval(this.looking);
     this.source?.close();
     removeEventListener("online", this.wake);
     removeEventListener("pageshow", this.wake);
@@ -44,13 +48,14 @@ export class Live {
   }
 
   // A machine that slept has streams that are dead without saying so.
-  private wake = (): void => {
+  private wake = (event?: Event): void => {
     if (document.hidden || this.closed) return;
     const silent = (Date.now() - this.heard) / 1000 > STALE_SECONDS;
-    if (silent || this.source?.readyState !== EventSource.OPEN) this.again(0);
+    if (silent || (event && this.source?.readyState !== EventSource.OPEN)) this.again(0);
   };
 
   private open(): void {
+    this.heard = Date.now();
     const source = new EventSource(
       `/web/events?chat=${encodeURIComponent(this.chat)}&after=${this.last}`,
     );

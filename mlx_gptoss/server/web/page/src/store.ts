@@ -143,7 +143,7 @@ export class Store {
       this.set({ signedIn: true, facts, fresh: firstSettings(facts) });
       await this.list();
       this.follow();
-      if (facts.models.length === 1 && facts.models[0].model === "demo") this.readModels();
+      if (servesDemo(facts)) void this.readModels();
     } catch (error) {
       if (error instanceof Refused && error.status === 401) this.signedOut();
       else {
@@ -441,6 +441,11 @@ export class Store {
 }
 
 export const store = new Store();
+
+/** Whether there is nothing but the demo, with or without adapters. */
+export function servesDemo(facts: PageFacts): boolean {
+  return facts.models.every((one) => one.model === "demo");
+}
 
 export function focusComposer(): void {
   requestAnimationFrame(() => document.getElementById("question")?.focus());
