@@ -1,4 +1,4 @@
-"""What a file probably is whose bytes are not what its name says, and what to do.
+"""Explain files whose bytes are not what their names say, and what to do.
 
 Downloading again helps only where bytes are missing: a file that is cut short, or has
 zeros where data should be. Knows the first bytes of files, nothing of their content.
