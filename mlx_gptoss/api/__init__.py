@@ -4,6 +4,7 @@ chat/          OpenAI's chat completions
 responses/     OpenAI's Responses: items, tools, events
 messages/      Anthropic's Messages: content blocks and their events
 completions/   raw completions
+lmstudio/      LM Studio's: OpenAI's replies with statistics; its lists of models
 ollama/        Ollama's chat and generate, read as those of OpenAI; its lists of models
 models/        the list of models, and health
 

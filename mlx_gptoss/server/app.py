@@ -43,6 +43,7 @@ from mlx_gptoss.server.routes import (
     completions,
     docs,
     files,
+    lmstudio,
     messages,
     metrics,
     models,
@@ -65,6 +66,7 @@ ROUTERS = (
     files.router,
     batches.router,
     models.router,
+    lmstudio.router,
     metrics.router,
     docs.router,
 )

@@ -252,6 +252,18 @@ class Models:
             entry.facts = found
         return entry.facts
 
+    def context_length(self, name: str, facts: ModelFacts) -> int | None:
+        """Return the most tokens of a conversation, as far as that is known."""
+        runtime = self._entries[name].runtime
+        if runtime is not None:
+            return runtime.longest_sequence
+        return facts.config.max_position_embeddings if facts.config else None
+
+    async def load(self, name: str) -> None:
+        """Load a model, if it is not."""
+        async with self.lease(name):
+            pass
+
     async def unload(self, name: str) -> None:
         """Unload a model now, or once its running requests have ended."""
         entry = self._entries[self.resolve(name).model]

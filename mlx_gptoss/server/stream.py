@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from mlx_gptoss.api.errors import ApiError, as_api_error, ollama_body
+from mlx_gptoss.api.wire import ReplyModel
 from mlx_gptoss.engine.prompt_progress import PromptProgress
 
 T = TypeVar("T")
@@ -46,6 +47,13 @@ def sse(data: str, event: str | None = None) -> bytes:
 
 def sse_json(value: Any, event: str | None = None) -> bytes:
     return sse(json.dumps(value, ensure_ascii=False, separators=(",", ":")), event)
+
+
+async def openai_frames(chunks: AsyncIterator[ReplyModel]) -> AsyncIterator[bytes]:
+    """Encode the chunks of a reply as OpenAI does, and end the stream."""
+    async for chunk in chunks:
+        yield sse(chunk.json_text())
+    yield DONE
 
 
 def error_frame(error: ApiError) -> bytes:

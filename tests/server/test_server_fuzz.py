@@ -126,8 +126,12 @@ BODIES: dict[str, dict[str, Any]] = {
         "options": {"seed": 1, "top_k": 5, "num_ctx": 4096},
     },
     "/api/show": {"model": "demo"},
+    "/api/v0/chat/completions": {"messages": [USER], "max_tokens": 20},
+    "/api/v0/completions": {"prompt": "Is it?", "max_tokens": 8},
+    "/api/v1/models/load": {"model": "demo"},
 }
 ODD_FIELD = b'{"a": NaN}'
+ANYTHING_GOES = ("/api/chat", "/api/generate", "/api/show")
 ODD: list[Any] = [
     None,
     True,
@@ -291,7 +295,7 @@ def test_what_is_no_body_is_refused(
     reply = post(runtime, path, content)
 
     check(reply)
-    if path.startswith("/api/") and content == ODD_FIELD:
+    if path in ANYTHING_GOES and content == ODD_FIELD:
         return  # nothing is required there, so it asks for the first model
     assert 400 <= reply.status_code < 500
 

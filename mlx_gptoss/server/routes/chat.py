@@ -1,6 +1,5 @@
 """`/v1/chat/completions` and `/v1/chat/render`."""
 
-from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 from fastapi import APIRouter
@@ -10,15 +9,14 @@ from starlette.responses import Response
 from mlx_gptoss.api.chat.reply import ChatReplyOptions, build_reply, stream_chunks
 from mlx_gptoss.api.chat.request import read_request
 from mlx_gptoss.api.chat.wire import ChatCompletion, ChatRequest
-from mlx_gptoss.api.generation import AnswerStream
 from mlx_gptoss.api.ignored import ignored_header
 from mlx_gptoss.api.prompt import ConversationRequest
 from mlx_gptoss.api.wire import RenderedPrompt
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.bodies import JsonBodyRoute
 from mlx_gptoss.server.routes import ERRORS
-from mlx_gptoss.server.service import Service, json_reply
-from mlx_gptoss.server.stream import DONE, sse
+from mlx_gptoss.server.service import Job, Service, json_reply
+from mlx_gptoss.server.stream import openai_frames
 
 router = APIRouter(tags=["chat"], route_class=JsonBodyRoute)
 
@@ -27,16 +25,25 @@ router = APIRouter(tags=["chat"], route_class=JsonBodyRoute)
 async def chat_completions(body: ChatRequest, request: Request) -> Response:
     """Answer a conversation, whole or as a stream of chunks."""
     service = Service.of(request)
+    job, reply_options, headers = await start_chat(body, request)
+    if body.stream:
+        chunks = stream_chunks(job.answers, reply_options)
+        return service.stream(job, openai_frames(chunks), headers)
+    return await service.reply(
+        request, job, build_reply(job.answers, reply_options), headers
+    )
+
+
+async def start_chat(
+    body: ChatRequest, request: Request
+) -> tuple[Job, ChatReplyOptions, dict[str, str]]:
+    """Start the answers to a chat; return also how to write them, and the headers."""
+    service = Service.of(request)
     settings = service.settings
     make = partial(read_request, body, settings=settings, restore=service.restore)
     job = await service.start(request, body.model, make)
     reply_options = ChatReplyOptions.of(body, job.model, job.runtime, settings)
-    headers = ignored_headers(body, job.conversation)
-    if body.stream:
-        return service.stream(job, frames(job.answers, reply_options), headers)
-    return await service.reply(
-        request, job, build_reply(job.answers, reply_options), headers
-    )
+    return job, reply_options, ignored_headers(body, job.conversation)
 
 
 @router.post("/v1/chat/render", response_model=RenderedPrompt, responses=ERRORS)
@@ -55,14 +62,6 @@ def render_reply(conversation: ConversationRequest, runtime: Runtime) -> Rendere
     ids = conversation.render_any_length(runtime)
     text = runtime.tokenizer.decode(ids)
     return RenderedPrompt(prompt=text, token_ids=ids, prompt_tokens=len(ids))
-
-
-async def frames(
-    answers: Sequence[AnswerStream], reply_options: ChatReplyOptions
-) -> AsyncIterator[bytes]:
-    async for chunk in stream_chunks(answers, reply_options):
-        yield sse(chunk.json_text())
-    yield DONE
 
 
 def count_prompt_tokens(conversation: ConversationRequest, runtime: Runtime) -> int:

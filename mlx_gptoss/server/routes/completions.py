@@ -1,6 +1,5 @@
 """`/v1/completions`: continue a raw prompt."""
 
-from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 from fastapi import APIRouter
@@ -14,12 +13,11 @@ from mlx_gptoss.api.completions.reply import (
 )
 from mlx_gptoss.api.completions.request import read_prompts
 from mlx_gptoss.api.completions.wire import CompletionReply, CompletionRequest
-from mlx_gptoss.api.generation import AnswerStream
 from mlx_gptoss.api.ignored import ignored_header
 from mlx_gptoss.server.bodies import JsonBodyRoute
 from mlx_gptoss.server.routes import ERRORS
-from mlx_gptoss.server.service import Service
-from mlx_gptoss.server.stream import DONE, sse
+from mlx_gptoss.server.service import Job, Service
+from mlx_gptoss.server.stream import openai_frames
 
 router = APIRouter(tags=["completions"], route_class=JsonBodyRoute)
 
@@ -28,20 +26,21 @@ router = APIRouter(tags=["completions"], route_class=JsonBodyRoute)
 async def completions(body: CompletionRequest, request: Request) -> Response:
     """Continue a prompt, whole or as a stream of chunks."""
     service = Service.of(request)
-    make = partial(read_prompts, body, settings=service.settings)
-    job = await service.start_prompts(request, body.model, make)
-    reply_options = CompletionReplyOptions.of(body, job.model, job.runtime)
-    headers = ignored_header(body.ignored_fields)
+    job, reply_options, headers = await start_completions(body, request)
     if body.stream:
-        return service.stream(job, frames(job.answers, reply_options), headers)
+        chunks = stream_chunks(job.answers, reply_options)
+        return service.stream(job, openai_frames(chunks), headers)
     return await service.reply(
         request, job, build_reply(job.answers, reply_options), headers
     )
 
 
-async def frames(
-    answers: Sequence[AnswerStream], reply_options: CompletionReplyOptions
-) -> AsyncIterator[bytes]:
-    async for chunk in stream_chunks(answers, reply_options):
-        yield sse(chunk.json_text())
-    yield DONE
+async def start_completions(
+    body: CompletionRequest, request: Request
+) -> tuple[Job, CompletionReplyOptions, dict[str, str]]:
+    """Start raw completions; return also how to write them, and the headers."""
+    service = Service.of(request)
+    make = partial(read_prompts, body, settings=service.settings)
+    job = await service.start_prompts(request, body.model, make)
+    reply_options = CompletionReplyOptions.of(body, job.model, job.runtime)
+    return job, reply_options, ignored_header(body.ignored_fields)

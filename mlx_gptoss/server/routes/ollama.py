@@ -111,18 +111,13 @@ async def load_or_unload(
     if unloads:
         await models.unload(choice.model)
     else:
-        await while_connected(request, load(models, choice.model))
+        await while_connected(request, models.load(choice.model))
         models.keep(choice.model, body.keep_alive)
     seconds = 0.0 if unloads else time.monotonic() - started
     reply = empty_reply(
         form, choice.name, unloaded=unloads, started=started, load_seconds=seconds
     )
     return json_reply(reply)
-
-
-async def load(models: Models, name: str) -> None:
-    async with models.lease(name):
-        pass
 
 
 def served_name(models: Models, name: str | None) -> str | None:

@@ -25,6 +25,7 @@ from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.server.bodies import AnyBodyRoute
 from mlx_gptoss.server.model_facts import FORMAT, ModelFacts
 from mlx_gptoss.server.models import ModelChoice, Models
+from mlx_gptoss.server.routes import refuse_by_name
 from mlx_gptoss.server.routes.ollama import ERRORS, served_name
 from mlx_gptoss.server.service import Service
 from mlx_gptoss.server.web.routes.assets import index
@@ -95,7 +96,7 @@ async def show(body: OllamaShowRequest, request: Request) -> OllamaShownModel:
     await models.refresh_adapters()
     choice = models.resolve(served_name(models, body.named))
     facts = await models.facts(choice.model)
-    context = context_length(models, choice.model, facts)
+    context = models.context_length(choice.model, facts)
     parameters = default_parameters(Service.of(request), context)
     lines = [f"PARAMETER {line}" for line in parameters]
     return OllamaShownModel(
@@ -119,17 +120,7 @@ async def pull(body: OllamaPullRequest, request: Request) -> OllamaStatus:
     return OllamaStatus(status="success")
 
 
-def refuse(path: str, method: str, reason: str) -> None:
-    """Add a route that is refused by name."""
-
-    async def refused() -> None:
-        raise ApiError(501, reason, "not_supported")
-
-    router.add_api_route(path, refused, methods=[method], include_in_schema=False)
-
-
-for (path, method), reason in REFUSED.items():
-    refuse(path, method, reason)
+refuse_by_name(router, REFUSED)
 
 
 async def list_model(models: Models, choice: ModelChoice) -> OllamaListedModel:
@@ -183,14 +174,6 @@ def digest(choice: ModelChoice, facts: ModelFacts) -> str:
 
 def modified(models: Models, facts: ModelFacts) -> str:
     return timestamp(models.created if facts.modified is None else facts.modified)
-
-
-def context_length(models: Models, name: str, facts: ModelFacts) -> int | None:
-    """Return the most tokens of a conversation, as far as that is known."""
-    runtime = models.runtime(name)
-    if runtime is not None:
-        return runtime.longest_sequence
-    return facts.config.max_position_embeddings if facts.config else None
 
 
 def default_parameters(service: Service, context: int | None) -> list[str]:
