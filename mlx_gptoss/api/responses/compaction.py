@@ -43,7 +43,7 @@ ASK = (
 class CompactRequest(ResponsesInput):
     """The body of `/v1/responses/compact`. `model` must be there, but may be null."""
 
-    model: str | None
+    model: str | None  # pyright: ignore[reportGeneralTypeIssues]  # required here
     prompt_cache_key: str | None = None
 
 
