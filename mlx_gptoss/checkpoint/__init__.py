@@ -7,6 +7,7 @@ checkpoint.py          open a checkpoint
 folder.py              find config, index and shards; json_files.py reads small JSON
 safetensors_header.py  read and check the header of one file
 matching.py            match stored tensors with those the config demands
+wrong_files.py         what a file probably is that is not what its name says
 decoded_tensor.py      tensors that the converter decodes
 renaming.py            read other tools' names; stack experts stored one by one
 mismatch.py            explain why they differ; tool_signatures.py: names of other tools

@@ -14,6 +14,7 @@ from mlx_gptoss.checkpoint.json_files import is_shard_name, is_stale_index, read
 from mlx_gptoss.checkpoint.safetensors_header import StoredTensor, read_header
 from mlx_gptoss.errors import CheckpointError, ConfigError
 from mlx_gptoss.format.file_names import CONFIG, GGUF, INDEX
+from mlx_gptoss.format.foreign_forms import describe_runtime
 
 DTYPES = "dtypes.json"  # beside OpenAI's original weights
 STORED_DTYPES = {"BF16": "BF16", "FP4": "U8", "UE8": "U8"}
@@ -56,6 +57,9 @@ def find_files(path: Path) -> CheckpointFiles:
     adapter = describe_adapter(folder)
     if adapter is not None and set(weights) <= set(adapter_files(folder)):
         raise CheckpointError(f"`{folder}` is {adapter}")
+    runtime = describe_runtime([path.name for path in folder.iterdir()])
+    if runtime is not None and not weights:
+        raise CheckpointError(f"`{folder}` {runtime}")
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"`{folder}` has no `{CONFIG}`{describe_folder(folder)}")
     notes: tuple[str, ...] = ()

@@ -28,6 +28,7 @@ names their scales `gate_up_proj_weight_scale`.
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from typing import Any, cast
 
 STATE = re.compile(r"(?P<weight>.+)\.quant_state\.bitsandbytes__(?:nf4|fp4)")
@@ -81,10 +82,39 @@ METHODS = {
     "hqq": "HQQ",
     "torchao": "torchao",
     "eetq": "EETQ",
+    "exl2": "EXL2 (ExLlamaV2)",
+    "exl3": "EXL3 (ExLlamaV3)",
+    "quanto": "optimum-quanto",
     "bitsandbytes": "bitsandbytes in 8 bits",
     "compressed-tensors": "compressed-tensors (not as NVFP4)",
     "modelopt": "modelopt (not as NVFP4)",
 }
+
+# Files of other runtimes, by pattern: a graph compiled for one of them, or weights in
+# its own order, never gpt-oss's tensors by name.
+RUNTIMES = {
+    "*.onnx": "ONNX, for ONNX Runtime",  # with genai_config.json, model.onnx.data
+    "openvino_model.xml": "OpenVINO's graph",  # with openvino_model.bin
+    "mlc-chat-config.json": "MLC LLM's shards",  # params_shard_N.bin
+    "*.engine": "a TensorRT-LLM engine",
+    "*.litertlm": "LiteRT-LM's",
+    "*.tflite": "LiteRT's",
+    "*.mlpackage": "a Core ML package",
+}
+USE_OTHER = (
+    "use a checkpoint of safetensors or a GGUF, such as `openai/gpt-oss-20b` or the "
+    "one it was made from"
+)
+
+
+def describe_runtime(names: Collection[str]) -> str | None:
+    """Describe a folder with these files if another runtime's model is in it."""
+    for pattern, what in RUNTIMES.items():
+        name = next((name for name in sorted(names) if fnmatch(name, pattern)), None)
+        if name is not None:
+            return f"is {what} (`{name}`), which is not read here: {USE_OTHER}"
+    return None
+
 
 # Models that were derived from gpt-oss and are computed otherwise.
 OTHER_MODELS = {

@@ -15,6 +15,7 @@ from mlx_gptoss.checkpoint.hub.library import library, require_session
 from mlx_gptoss.checkpoint.hub.local_models import MODEL_TYPE
 from mlx_gptoss.errors import HubError
 from mlx_gptoss.format.file_names import ADAPTER_CONFIG, ADAPTERS, CONFIG, GGUF, WEIGHTS
+from mlx_gptoss.format.foreign_forms import describe_runtime
 from mlx_gptoss.memory import format_bytes
 
 # Files of a model in download order: config.json last, so that a folder with it is
@@ -131,6 +132,10 @@ def _refuse(published: RepoListing) -> None:
             f"these, with MXFP4 experts if there is one, by `mlx-gptoss convert NAME "
             f"DST`\n{list_models(model, firsts, sizes)}"
         )
+    names = [name.rpartition("/")[2] for name in files]
+    runtime = None if any(map(is_weights, names)) else describe_runtime(names)
+    if runtime is not None:
+        raise HubError(f"`{model}` {runtime}")
     folders = model_folders(published)
     if folders:
         raise HubError(
