@@ -36,6 +36,7 @@ from mlx_gptoss.engine.prompt_cache import (
     PromptFiles,
 )
 from mlx_gptoss.engine.prompt_cache.known_prompts import NO_ADAPTER
+from mlx_gptoss.engine.prompt_logprobs import PromptLogprobs
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.engine.scheduler import (
     BatchOptions,
@@ -46,7 +47,7 @@ from mlx_gptoss.engine.scheduler import (
     Scheduler,
 )
 from mlx_gptoss.engine.scheduler.idle_work import MAX_IDLE_TASKS
-from mlx_gptoss.engine.scheduler.request import OnEnd
+from mlx_gptoss.engine.scheduler.request import OnEnd, OnPrompt
 from mlx_gptoss.engine.stream import StepQueue, Stream
 from mlx_gptoss.engine.thread import EngineThread
 from mlx_gptoss.engine.token_limits import resolve_max_tokens
@@ -304,6 +305,28 @@ class Runtime:
         finally:
             self._adapters.release(chosen)
 
+    def prompt_logprobs(
+        self,
+        ids: TokenIds,
+        top: int = 0,
+        *,
+        adapter: str | EllipsisType | None = ...,
+    ) -> PromptLogprobs:
+        """Return the log-probability of each token of a prompt but the first.
+
+        `top` is how many of the most likely tokens are reported beside each, 0 to 20.
+        Computed in chunks, in a batch with other requests, so memory is bounded for
+        prompts of any length. `adapter` is as in `generate`.
+
+        Raises what `generate` raises.
+        """
+        params = SamplingParams(max_tokens=0, prompt_logprobs=top)
+        with self.generate(ids, params, adapter=adapter) as steps:
+            list(steps)
+            found = steps.prompt_logprobs
+        assert found is not None
+        return found
+
     def generate(
         self,
         ids: TokenIds,
@@ -319,7 +342,8 @@ class Runtime:
     ) -> Stream:
         """Generate after the prompt `ids`: an iterator of Steps, one per token.
 
-        The result has `.stats` (Statistics); its `close` ends generation early. It may
+        The result has `.stats` (Statistics) and, if asked for by `params`,
+        `.prompt_logprobs` (PromptLogprobs); its `close` ends generation early. It may
         be read in any thread. Up to 64 steps are computed ahead of the reader, in a
         batch with other requests, for which it waits if they fill the batch.
 
@@ -353,6 +377,7 @@ class Runtime:
             guide=guide,
             on_step=steps.put,
             on_end=steps.end,
+            on_prompt=steps.set_prompt,
             on_progress=progress,
             cancelled=cancelled,
             adapter=adapter,
@@ -372,6 +397,7 @@ class Runtime:
         stop_tokens: Mapping[int, str] | None = None,
         on_step: Callable[[Step], None],
         on_end: OnEnd,
+        on_prompt: OnPrompt | None = None,
         on_progress: OnProgress | None = None,
         shared: bool = False,
         group: object = None,
@@ -385,6 +411,8 @@ class Runtime:
         params, guide, stop_tokens: as in `generate`.
         on_step(step): called for each token.
         on_end(stats, error): called once and last, also after `cancel`.
+        on_prompt(logprobs): called with PromptLogprobs once the prompt is read, if
+            `params.prompt_logprobs` asks for them.
         on_progress(done, total): called after each prefill chunk, in prompt tokens.
         shared: other requests have the same prompt, so that it is prefilled once.
         group: any object; requests of one group count as one in the queue.
@@ -406,6 +434,7 @@ class Runtime:
             guide=guide,
             on_step=lambda step, stats: on_step(step),
             on_end=on_end,
+            on_prompt=on_prompt,
             on_progress=on_progress,
             shared=shared,
             group=group,
@@ -433,7 +462,9 @@ class Runtime:
         params = params or SamplingParams()
         ids = check_ids(ids, self._config)
         cached = 0 if cache is None else cache.offset
-        self._scheduler.kv_budget.require_fit(cached + len(ids))
+        self._scheduler.kv_budget.require_fit(
+            cached + len(ids), scoring=params.prompt_logprobs is not None
+        )
         chosen = self._chosen(adapter)
         self._adapters.require(chosen)
         return Request(

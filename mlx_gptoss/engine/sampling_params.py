@@ -18,7 +18,7 @@ class SamplingParams:
     """Sampling settings; the defaults are OpenAI's recommendation for gpt-oss.
 
     max_tokens: most tokens to generate, the stop token included; None generates until
-        a stop token or the end of the context.
+        a stop token or the end of the context, 0 only reads the prompt.
     temperature: divides the logits, 0 or more; 0 is greedy decoding.
     top_p: nucleus sampling, 0 to 1: sample from the fewest most likely tokens whose
         probabilities sum to at least `top_p`; 1 is off.
@@ -28,6 +28,9 @@ class SamplingParams:
     seed: makes sampling reproducible; None takes a random seed.
     logit_bias: token id -> number added to its logit before anything else.
     top_logprobs: how many of the most likely tokens every Step reports, 0 to 20.
+    prompt_logprobs: how many alternatives to report for every token of the prompt, 0 to
+        20, beside its own log-probability; None computes none of it. The prompt cache
+        is not used then.
 
     Raises PromptError for a value out of range.
     """
@@ -40,10 +43,11 @@ class SamplingParams:
     seed: int | None = None
     logit_bias: Mapping[int, float] | None = None
     top_logprobs: int = 0
+    prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None:
-            _require_integer("max_tokens", self.max_tokens, 1, None)
+            _require_integer("max_tokens", self.max_tokens, 0, None)
         _require_number("temperature", self.temperature, 0, None)
         _require_number("top_p", self.top_p, 0, 1)
         _require_integer("top_k", self.top_k, 0, None)
@@ -51,6 +55,10 @@ class SamplingParams:
         if self.seed is not None:
             _require_integer("seed", self.seed, None, None)
         _require_integer("top_logprobs", self.top_logprobs, 0, MAX_TOP_LOGPROBS)
+        if self.prompt_logprobs is not None:
+            _require_integer(
+                "prompt_logprobs", self.prompt_logprobs, 0, MAX_TOP_LOGPROBS
+            )
         for token, bias in (self.logit_bias or {}).items():
             _require_integer("logit_bias token", token, 0, None)
             _require_number(f"logit_bias[{token}]", bias, None, None)

@@ -30,6 +30,7 @@ from mlx_gptoss.engine.interfaces import TokenIds
 from mlx_gptoss.engine.outputs import LENGTH, Statistics, Step
 from mlx_gptoss.engine.prompt_cache.known_prompts import NO_ADAPTER
 from mlx_gptoss.engine.prompt_cache.tree import token_array
+from mlx_gptoss.engine.prompt_logprobs import PromptScorer
 from mlx_gptoss.engine.rows import Row
 from mlx_gptoss.engine.sampler import SampledToken, SamplerInput, check_bias
 from mlx_gptoss.engine.scheduler.request import Request
@@ -48,6 +49,7 @@ NOT_FINITE = (
     "damaged or overflow in this dtype; check them with `mlx-gptoss inspect --deep`, "
     "or try `--dtype float32`"
 )
+PROMPT_NOT_FINITE = NOT_FINITE.replace("token {} of the answer", "the prompt")
 NO_LEGAL_TOKEN = (
     "the constraints allow no token at position {} of the answer: loosen them, or "
     "change `logit_bias`"
@@ -91,6 +93,8 @@ class Sequence:
         self.logits: Row | None = None  # (V,) after the token fed last
         self.sampled: SampledToken | None = None  # the token to feed next
         self.awaited_mask: object = None  # a mask the batch no longer waits for
+        top = request.params.prompt_logprobs  # until the prompt is read
+        self.scorer = None if top is None else PromptScorer(request.ids, top)
         self._fed: SampledToken | None = None  # the token of the step in progress
         self._last = False  # of the step in progress: no token follows
         self._remaining: list[int] = []  # prompt tokens still to be prefilled
@@ -197,6 +201,11 @@ class Sequence:
         """Return the next prompt tokens to feed, at most `size`."""
         return self._remaining[:size]
 
+    @property
+    def next_position(self) -> int:
+        """The place in `token_ids` of the next prompt token to feed."""
+        return self.length - len(self._remaining)
+
     def ends_with(self, chunk: TokenIds) -> bool:
         """Whether no prompt token follows this chunk."""
         return len(chunk) == len(self._remaining)
@@ -208,6 +217,20 @@ class Sequence:
         if self.stats is not None and not self.tokens:  # for a report of progress
             seconds = time.perf_counter() - self.start_time
             self.stats = replace(self.stats, prompt_seconds=seconds)
+
+    def end_prompt(self) -> None:
+        """Report what was computed of the prompt; end if only that was asked for.
+
+        Raises NonFiniteError for logits that are NaN or infinite.
+        """
+        scorer, self.scorer = self.scorer, None
+        if scorer is not None:
+            if not scorer.finite:
+                raise NonFiniteError(PROMPT_NOT_FINITE)
+            if self.request.on_prompt is not None:
+                self.request.on_prompt(scorer.result())
+        if self.request.limit == 0 and self.stats is not None:
+            self.stats = replace(self.stats, finish_reason=LENGTH)
 
     # Decode
 

@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple, Self
 
 from mlx_gptoss.engine.outputs import CANCELLED, Statistics, Step
+from mlx_gptoss.engine.prompt_logprobs import PromptLogprobs
 from mlx_gptoss.engine.scheduler import Generation, Request, Scheduler
 
 
@@ -26,6 +27,7 @@ class StepQueue:
     def __init__(self) -> None:
         self.entries: SimpleQueue[tuple[Step, Statistics] | StreamEnd] = SimpleQueue()
         self.ended = threading.Event()
+        self.prompt_logprobs: PromptLogprobs | None = None
         self._lock = threading.Lock()
         self._listener: Callable[[], object] | None = None
 
@@ -33,6 +35,10 @@ class StepQueue:
         """Append a step, with the statistics up to it."""
         self.entries.put((step, stats))
         self._call_listener()
+
+    def set_prompt(self, logprobs: PromptLogprobs) -> None:
+        """Keep the log-probabilities of the prompt, before the first step."""
+        self.prompt_logprobs = logprobs
 
     def end(self, stats: Statistics | None, error: BaseException | None) -> None:
         """Append the end; drop the steps before it if the answer was cancelled."""
@@ -167,6 +173,11 @@ class Stream(Iterator[Step]):
         return Statistics(
             begun.prompt_tokens, begun.cached_tokens, prompt_seconds=seconds
         )
+
+    @property
+    def prompt_logprobs(self) -> PromptLogprobs | None:
+        """The log-probabilities of the prompt, once it is read, if asked for."""
+        return self._queue.prompt_logprobs
 
     @property
     def queue_position(self) -> int:

@@ -7,7 +7,7 @@ sequences and sizes; nothing of models.
 
 from collections.abc import Callable, Iterable
 
-from mlx_gptoss.engine.scheduler.cache_memory import slot_lengths
+from mlx_gptoss.engine.scheduler.cache_memory import any_scored, slot_lengths
 from mlx_gptoss.engine.scheduler.kv_budget import KVBudget
 from mlx_gptoss.engine.scheduler.options import BatchOptions
 from mlx_gptoss.engine.sequence import Sequence
@@ -29,8 +29,10 @@ class Admission:
 
     def has_memory(self, holding: Iterable[Sequence], sequence: Sequence) -> bool:
         """Whether a sequence and those that hold caches can all grow a little."""
-        lengths = slot_lengths((*holding, sequence), ROOM_TO_GROW)
-        return len(lengths) == 1 or self._kv_budget.fits(lengths)
+        together = (*holding, sequence)
+        lengths = slot_lengths(together, ROOM_TO_GROW)
+        scoring = any_scored(together)
+        return len(lengths) == 1 or self._kv_budget.fits(lengths, scoring=scoring)
 
     def refusal(
         self,

@@ -139,7 +139,7 @@ class Batch:
             sequence.attach(PinnedLease(request.cache))
             return
         starts, prompts = sequence.stats is None, self._prompts.open()
-        if request.keep:
+        if request.keep and sequence.scorer is None:  # which needs all of the prompt
             lease = prompts.acquire(
                 sequence.lookup_ids(),
                 adapter=sequence.adapter_digest,
@@ -217,6 +217,8 @@ class Batch:
                 self._prefill_queue.remove(sequence)
                 if sequence.state == PREFILL:
                     self._prefill_queue.add(sequence)
+                else:
+                    sequence.end_prompt()
                 request = sequence.request
                 if request.on_progress is not None:
                     request.on_progress(sequence.prefilled, len(request.ids))

@@ -17,11 +17,13 @@ class CacheMemory:
 
     def fits(self, holding: list[Sequence]) -> bool:
         """Whether sequences can have one more token each."""
-        return self._kv_budget.fits(slot_lengths(holding, 1))
+        lengths, scoring = slot_lengths(holding, 1), any_scored(holding)
+        return self._kv_budget.fits(lengths, scoring=scoring)
 
     def shrink_prompt_cache(self, holding: list[Sequence]) -> None:
         """Make the prompt cache leave room for these sequences to grow."""
-        total = self._kv_budget.total_bytes(slot_lengths(holding, 1))
+        lengths, scoring = slot_lengths(holding, 1), any_scored(holding)
+        total = self._kv_budget.total_bytes(lengths, scoring=scoring)
         if self._kv_budget.capacity is None or total == self._reserved_bytes:
             return
         self._reserved_bytes = total
@@ -46,3 +48,8 @@ def slot_lengths(sequences: Iterable[Sequence], more: int) -> list[int]:
             bases[base] = base.capacity
         lengths.append(sequence.length + more - shared)
     return [*lengths, *bases.values()]
+
+
+def any_scored(sequences: Iterable[Sequence]) -> bool:
+    """Whether the log-probabilities of a prompt are computed among sequences."""
+    return any(sequence.scorer is not None for sequence in sequences)

@@ -3,6 +3,7 @@
 Knows the model and its caches; nothing of queues, admission, sampling or callers.
 """
 
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -31,7 +32,14 @@ class PassRow(NamedTuple):
         """Whether a token is sampled after this row."""
         if self.token is not None:
             return True
+        if self.sequence.request.limit == 0:
+            return False
         return self.sequence.sampled is None and self.sequence.ends_with(self.chunk)
+
+    @property
+    def scored(self) -> bool:
+        """Whether the log-probabilities of a chunk's tokens are asked for."""
+        return bool(self.chunk) and self.sequence.scorer is not None
 
 
 class ForwardPass:
@@ -58,7 +66,8 @@ class ForwardPass:
             mx.clear_cache()  # growing caches leave their old arrays behind
         caches = [row.sequence.cache for row in rows]
         chunks = [row for row in rows if row.chunk]
-        ids, last = input_ids(rows)[None], bool(chunks)
+        scored = any(row.scored for row in chunks)
+        ids, last = input_ids(rows)[None], bool(chunks) and not scored
         slots = [self._adapters.slot(row.sequence.adapter) for row in rows]
         how = {"last": last, **as_argument(slots)}
         if len(rows) == 1:
@@ -66,6 +75,8 @@ class ForwardPass:
         else:
             lengths = [len(row.chunk) or 1 for row in rows]
             hidden = model.hidden(ids, caches, lengths=lengths, **how)  # (1, R, M)
+        if scored:  # (1, N, M)
+            hidden = score_prompts(model, rows, hidden, slots)  # (1, R, M)
         count = sum(row.needs_logits for row in rows)
         logits = None
         if count:
@@ -90,6 +101,27 @@ class ForwardPass:
     def clear(self) -> None:
         """Release the arrays of the last pass."""
         self._started = []
+
+
+def score_prompts(
+    model: LanguageModel, rows: list[PassRow], hidden: mx.array, slots: list[int]
+) -> mx.array:
+    """Note the log-probabilities of prompts; return the last positions (1, R, M).
+
+    `hidden` are all positions (1, N, M). Evaluates them.
+    """
+    ends = list(accumulate(len(row.chunk) or 1 for row in rows))
+    for row, end, slot in zip(rows, ends, slots, strict=True):
+        scorer, sequence = row.sequence.scorer, row.sequence
+        if scorer is None or not row.chunk:
+            continue
+        adapter = as_argument([slot])
+        scorer.score(
+            sequence.next_position,
+            hidden[:, end - len(row.chunk) : end],
+            lambda states, adapter=adapter: model.logits(states, **adapter),
+        )
+    return hidden[:, mx.array([end - 1 for end in ends])]
 
 
 def completion_marks(arrays: list[mx.array]) -> list[mx.array]:

@@ -68,7 +68,7 @@ class PrefillQueue:
 
         That prefix will be in the prompt cache if this one waits.
         """
-        if not sequence.request.keep:
+        if not sequence.request.keep or sequence.scorer is not None:
             return False
         return any(
             self._shares_prefix(sequence, other)

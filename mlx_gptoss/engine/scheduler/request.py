@@ -10,9 +10,11 @@ from typing import Any
 
 from mlx_gptoss.engine.interfaces import OnProgress, TokenGuide, TokenIds
 from mlx_gptoss.engine.outputs import Statistics, Step
+from mlx_gptoss.engine.prompt_logprobs import PromptLogprobs
 from mlx_gptoss.engine.sampling_params import SamplingParams
 
 OnStep = Callable[[Step, Statistics], None]
+OnPrompt = Callable[[PromptLogprobs], None]
 OnEnd = Callable[[Statistics | None, BaseException | None], None]
 
 
@@ -22,11 +24,13 @@ class Request:
 
     ids: the prompt, or what follows the tokens in `cache`.
     params: sampling settings.
-    limit: most tokens to generate.
+    limit: most tokens to generate; 0 only reads the prompt.
     stop_tokens: token id -> finish reason.
     guide: keeps the answer within constraints.
     on_step(step, stats): called for each token, with the statistics up to it.
     on_end(stats, error): called once and last; stats is None if it never started.
+    on_prompt(logprobs): called once the prompt is read, if `params` ask for its
+        log-probabilities.
     on_progress(done, total): called after each prefill chunk, in prompt tokens.
     cancelled(): polled between chunks and steps; True cancels the request.
     adapter: the name of the adapter that computes it; None for none.
@@ -46,6 +50,7 @@ class Request:
     on_step: OnStep
     on_end: OnEnd
     guide: TokenGuide | None = None
+    on_prompt: OnPrompt | None = None
     on_progress: OnProgress | None = None
     cancelled: Callable[[], bool] | None = None
     adapter: str | None = None
