@@ -1,4 +1,4 @@
-"""Remember the reasoning before tool calls, for clients that do not send it back.
+"""Remember tool calls as they were written, and the reasoning before them.
 
     memory.remember(["call_7f3a"], messages)     # one generation that ended in calls
     memory.restore(returned, ["call_7f3a"])      # in a later request
@@ -6,8 +6,9 @@
 
 Within a turn of tool calls gpt-oss needs its reasoning, but most clients return only
 the calls and their results. Reasoning is found by the id of a call, and only if the
-call comes back unchanged: an id that a client used twice restores nothing. The prompt
-is then that of the unbroken conversation, token for token.
+call comes back unchanged: an id that a client used twice restores nothing. Arguments
+that a client has parsed and written anew are those of the model again. The prompt is
+then that of the unbroken conversation, token for token, on every API.
 
 Limited by characters; the least recently used go first. Any thread may use it. Knows
 nothing of requests, nor of the end of a turn: rendering drops the reasoning of finished
@@ -41,13 +42,13 @@ class ReasoningMemory:
         self._size = 0
 
     def remember(self, call_ids: Iterable[str], messages: Iterable[Message]) -> None:
-        """Keep the messages of one generation; ignore one without calls or reasoning.
+        """Keep the messages of one generation; ignore one without calls.
 
         `call_ids` are the ids of its calls, in order.
         """
         ids, written = tuple(call_ids), tuple(messages)
         size = _size(written)
-        if not ids or not any(map(_is_reasoning, written)) or size > self.limit:
+        if not ids or size > self.limit:
             return
         with self._lock:
             for id in ids:
@@ -60,15 +61,15 @@ class ReasoningMemory:
     def restore(
         self, returned: Sequence[Message], call_ids: Sequence[str]
     ) -> list[Message]:
-        """Return the messages of a client with the reasoning before their calls.
+        """Return the messages of a client with their calls as the model wrote them.
+
+        The reasoning before the calls is added if it is missing.
 
         `returned` are the messages of one assistant turn as the client sent them, and
-        `call_ids` the ids of its calls, in order. Messages with reasoning, or with
-        unknown calls, are returned unchanged.
+        `call_ids` the ids of its calls, in order. Messages with unknown calls are
+        returned unchanged.
         """
         given = list(returned)
-        if any(map(_is_reasoning, given)):
-            return given
         with self._lock:
             known = [self._kept.get(id) for id in call_ids]
             for id in call_ids:
@@ -78,6 +79,10 @@ class ReasoningMemory:
         if written is None or any(one is not written for one in known):
             return given
         if _calls(written) != _calls(given):
+            return given
+        own = iter([message for message in written if message.is_call])
+        given = [next(own) if message.is_call else message for message in given]
+        if any(map(_is_reasoning, given)):
             return given
         if _visible_text(written) == _visible_text(given):
             return list(written)

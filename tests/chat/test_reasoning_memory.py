@@ -161,12 +161,26 @@ def test_the_oldest_go_when_it_is_full() -> None:
     assert (memory.characters, memory.restore([LOOK], ["a"])) == (0, [LOOK])
 
 
-def test_what_has_no_reasoning_or_no_call_is_not_kept() -> None:
+def test_what_has_no_call_is_not_kept() -> None:
     memory = ReasoningMemory()
-    memory.remember(["a"], [LOOK])
     memory.remember([], [THOUGHT, answer("Hi.")])
 
     assert memory.characters == 0
+
+
+@pytest.mark.parametrize("thoughts", [[], [THOUGHT]])
+@pytest.mark.parametrize("sent", [[], [reasoning("Mine.")]])
+def test_arguments_that_were_written_anew_are_those_of_the_model_again(
+    thoughts: list[Message], sent: list[Message]
+) -> None:
+    """Clients of Messages get them as an object, so they cannot keep the spaces."""
+    memory = ReasoningMemory()
+    written = tool_call("look", '{"at": [1, 2]}')
+    memory.remember(["a"], [*thoughts, written])
+
+    restored = memory.restore([*sent, tool_call("look", '{"at":[1,2]}')], ["a"])
+
+    assert restored == [*(sent or thoughts), written]
 
 
 def test_threads_may_share_it() -> None:
