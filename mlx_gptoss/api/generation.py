@@ -18,6 +18,7 @@ from typing import Any
 from mlx_gptoss.api.reply_parser import ParsedToken, ReplyParser
 from mlx_gptoss.engine.interfaces import TokenGuide
 from mlx_gptoss.engine.outputs import CANCELLED, STOP, TOOL_CALLS, Statistics, Step
+from mlx_gptoss.engine.prompt_logprobs import PromptLogprobs
 from mlx_gptoss.engine.prompt_progress import (
     OnPromptProgress,
     PromptMeter,
@@ -84,6 +85,7 @@ class AnswerStream:
         self._on_end = on_end
         self._group = group
         self._loop = asyncio.get_running_loop()
+        self.prompt_logprobs: PromptLogprobs | None = None  # before the first token
         self._steps: asyncio.Queue[Step | PromptProgress | None] = asyncio.Queue()
         self._request: Generation | None = None
         self._cancelled = False
@@ -200,6 +202,7 @@ class AnswerStream:
             run_ahead=RUN_AHEAD,
             on_step=lambda step: self._call_in_loop(self._add_step, step),
             on_end=lambda stats, error: self._call_in_loop(self._end, stats, error),
+            on_prompt=lambda found: self._call_in_loop(self._set_prompt, found),
             on_progress=meter,
             adapter=self.prompt.adapter,
         )
@@ -220,6 +223,9 @@ class AnswerStream:
         if self.prompt.reports_progress:
             self._steps.put_nowait(progress)
         self.on_progress(progress)
+
+    def _set_prompt(self, logprobs: PromptLogprobs) -> None:
+        self.prompt_logprobs = logprobs
 
     def _add_step(self, step: Step) -> None:
         self._started, self.progress = True, None

@@ -151,6 +151,7 @@ def read_sampling_params(
     *,
     max_tokens: int | None,
     top_logprobs: int = 0,
+    prompt_logprobs: int | None = None,
     vocab_size: int | None = None,
 ) -> SamplingParams:
     """Read sampling fields; the operator's settings replace missing ones."""
@@ -159,6 +160,7 @@ def read_sampling_params(
         **given_sampling_fields(request),
         max_tokens=max_tokens,
         top_logprobs=top_logprobs,
+        prompt_logprobs=prompt_logprobs,
         logit_bias=read_logit_bias(request.logit_bias, vocab_size),
     )
 

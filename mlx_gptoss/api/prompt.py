@@ -8,7 +8,9 @@ from functools import partial
 from mlx_gptoss.api.errors import context_exceeded
 from mlx_gptoss.api.generation import AnswerStream, PreparedPrompt
 from mlx_gptoss.api.ids import id_source
+from mlx_gptoss.api.prompt_logprobs import check_entries
 from mlx_gptoss.api.reply_parser import ReplyParser
+from mlx_gptoss.api.settings import RequestLimits
 from mlx_gptoss.engine.guide import Guide
 from mlx_gptoss.engine.outputs import CANCELLED
 from mlx_gptoss.engine.runtime import Runtime
@@ -107,9 +109,14 @@ class ConversationRequest:
 
 
 def prepare_prompts(
-    request: ConversationRequest, runtime: Runtime
+    request: ConversationRequest,
+    runtime: Runtime,
+    *,
+    max_entries: int = RequestLimits.prompt_logprobs,
 ) -> list[PreparedPrompt]:
     """Render a conversation and compile the constraints of each choice.
+
+    Log-probabilities of the prompt, at most `max_entries`, come with the first.
 
     Raises ApiError for a prompt that fills the context, and PromptError.
     """
@@ -118,6 +125,9 @@ def prepare_prompts(
     constraints = _limit_reasoning(request, len(ids), runtime)
     tools = request.tool_constraints()
     prefix = request.answer_prefix_ids(runtime.tokenizer)
+    scored = request.params.prompt_logprobs
+    if scored is not None:
+        check_entries(len(ids), scored, max_entries)
     prompts = []
     for number in range(request.choices):
         guide = runtime.guides.create(constraints, tools)
@@ -129,7 +139,11 @@ def prepare_prompts(
             parser.feed(token)
         prompt = PreparedPrompt(
             ids,
-            replace(request.params, seed=choice_seed(request.params.seed, number)),
+            replace(
+                request.params,
+                seed=choice_seed(request.params.seed, number),
+                prompt_logprobs=None if number else scored,
+            ),
             ReplyParser(parser, request.constraints.stop),
             guide,
             request.history if request.choices == 1 else (),

@@ -12,16 +12,11 @@ RANDOM_SEED = -1  # as other servers have it
 NEVER = -100.0  # the bias of a token that is never sampled
 
 
-def check_token_limit(value: int) -> int:
-    """Return a number of tokens, or -1 for no limit."""
-    if value == 0:
-        raise PydanticCustomError("limit", "give 1 or more, or -1 for no limit")
-    return value
-
-
 def normalize_token_limit(value: int) -> int | None:
     """Return a number of tokens, or None for no limit."""
-    return None if check_token_limit(value) == NO_LIMIT else value
+    if value == 0:
+        raise PydanticCustomError("limit", "give 1 or more, or -1 for no limit")
+    return None if value == NO_LIMIT else value
 
 
 def normalize_seed(seed: int) -> int | None:
@@ -47,7 +42,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 # -1 is no limit, as other servers have it.
 TokenLimitNumber = Annotated[int, Field(ge=-1, json_schema_extra={"not": {"const": 0}})]
 TokenLimit = Annotated[TokenLimitNumber, AfterValidator(normalize_token_limit)]
-RawTokenLimit = Annotated[TokenLimitNumber, AfterValidator(check_token_limit)]
+RawTokenLimit = Annotated[int, Field(ge=-1)]
 ReasoningTokenLimit = Annotated[int, Field(ge=0)]
 TopLogprobs = Annotated[int, Field(ge=0, le=20)]
 Temperature = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -33,6 +33,7 @@ class RequestLimits:
     prompts: int = 64
     stops: int = 16
     stop_characters: int = 1024
+    prompt_logprobs: int = 2**18  # entries in a reply
     socket_seconds: float = 3600.0  # of one WebSocket; Open Responses' own limit
     socket_waiting: int = 16  # messages that may wait on one WebSocket
 

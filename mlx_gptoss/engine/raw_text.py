@@ -23,22 +23,33 @@ from mlx_gptoss.harmony.render.pieces import Piece
 class TextParser:
     """Decodes the tokens of a raw continuation: all of its text is the answer.
 
-    Control tokens are written as their names, except `stop_tokens`, which only end it.
+    Control tokens have no text, or with `show_control` their names; `stop_tokens` only
+    end the text.
     """
 
     open_channel = "final"
 
-    def __init__(self, tokenizer: Tokenizer, stop_tokens: Container[int] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stop_tokens: Container[int] = (),
+        *,
+        show_control: bool = False,
+    ) -> None:
         self.messages: list[Message] = []  # stays empty
         self.token_kinds: list[TokenKind] = []
         self._detokenizer = tokenizer.detokenizer()
         self._stop_tokens = stop_tokens
+        self._hidden = () if show_control else frozenset(tokenizer.specials.values())
 
     def feed(self, token_id: int) -> list[ParserEvent]:
         """Take one id; return the text it completes."""
         ends = token_id in self._stop_tokens
         self.token_kinds.append("control" if ends else "text")
-        text = "" if ends else self._detokenizer.feed(token_id)
+        if ends:
+            return []
+        hidden = token_id in self._hidden
+        text = self._detokenizer.flush() if hidden else self._detokenizer.feed(token_id)
         return [Answer(text)] if text else []
 
     def finish(self) -> list[ParserEvent]:
@@ -72,12 +83,15 @@ def continue_text(
     yield Done(stats.finish_reason or STOP, stats)
 
 
-def encode_text(text: str, runtime: Runtime, *, special: bool = False) -> list[int]:
+def encode_text(
+    text: str, runtime: Runtime, *, special: bool = False, contexts: int = 1
+) -> list[int]:
     """Encode a raw prompt; with `special`, names of control tokens become the tokens.
 
-    Raises LongPromptError if it fills the context.
+    Raises LongPromptError if it fills the context, or several `contexts`.
     """
-    tokenizer, context = runtime.tokenizer, runtime.context
+    tokenizer = runtime.tokenizer
+    context = None if runtime.context is None else runtime.context * contexts
     if not special:
         return encode_within([Piece(text)], tokenizer, context)
     names = tokenizer.specials

@@ -51,6 +51,7 @@ from mlx_gptoss.server.routes import (
     ollama_models,
     responses,
     responses_socket,
+    tokens,
 )
 from mlx_gptoss.server.service import Service
 from mlx_gptoss.server.stream import CLIENT_CLOSED_REQUEST, ClientDisconnected
@@ -65,6 +66,7 @@ ROUTERS = (
     messages.router,
     files.router,
     batches.router,
+    tokens.router,
     models.router,
     lmstudio.router,
     metrics.router,

@@ -165,6 +165,7 @@ class Service:
                 prepare_prompts,
                 conversation,
                 runtime,
+                max_entries=self.settings.limits.prompt_logprobs,
             )
 
         job = await while_connected(request, self._start(model, prompts))
@@ -199,6 +200,17 @@ class Service:
                 )
 
         return await while_connected(request, inspect())
+
+    async def run(
+        self, request: Request, model: str | None, work: Callable[[Runtime], T]
+    ) -> T:
+        """Lease a model; return the result of `work` on it, which runs in a thread."""
+
+        async def run() -> T:
+            async with self.models.lease(model) as runtime:
+                return await self.pools.run(self.body_size(request), work, runtime)
+
+        return await while_connected(request, run())
 
     def body_size(self, request: Request) -> int:
         """Return the size of a request's body in bytes."""

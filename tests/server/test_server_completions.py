@@ -1,6 +1,7 @@
 """Raw completions: a prompt continued as it stands, over the demo model."""
 
 import asyncio
+import re
 from typing import Any
 
 import httpx2
@@ -73,11 +74,38 @@ def test_names_of_control_tokens_are_texts_unless_asked_otherwise(
 ) -> None:
     prompt = "<|start|>user<|message|>Hi!<|end|><|start|>assistant"
     plain = post(demo, prompt=prompt).json()["usage"]["prompt_tokens"]
-    special = post(demo, prompt=prompt, parse_special=True, max_tokens=200)
+    special = post(
+        demo,
+        prompt=prompt,
+        parse_special=True,
+        skip_special_tokens=False,
+        max_tokens=200,
+    )
+    hidden = post(demo, prompt=prompt, parse_special=True, max_tokens=200)
 
     assert special.json()["usage"]["prompt_tokens"] < plain
     assert texts(special)[0].startswith("<|channel|>analysis<|message|>")
     assert special.json()["choices"][0]["finish_reason"] == "stop"
+    names = re.compile("|".join(map(re.escape, demo.tokenizer.specials)))
+    assert texts(hidden) == [names.sub("", texts(special)[0])]
+    assert "<|" not in texts(hidden)[0]
+    assert hidden.json()["usage"] == special.json()["usage"] | {
+        "prompt_tokens_details": hidden.json()["usage"]["prompt_tokens_details"]
+    }
+
+
+def test_an_echo_has_control_tokens_of_ids_only_where_asked(demo: Runtime) -> None:
+    start = demo.tokenizer.specials["<|start|>"]
+    ids = [start, *demo.tokenizer.encode(TEXT)]
+
+    def echo(**fields: Any) -> str:
+        [text] = texts(post(demo, echo=True, max_tokens=0, **fields))
+        return text
+
+    assert echo(prompt=ids) == TEXT
+    assert echo(prompt=ids, skip_special_tokens=False) == "<|start|>" + TEXT
+    assert echo(prompt="<|start|>" + TEXT) == "<|start|>" + TEXT  # it is text
+    assert echo(prompt="<|start|>" + TEXT, parse_special=True) == "<|start|>" + TEXT
 
 
 def test_a_stop_string_ends_the_text_before_it(demo: Runtime) -> None:
@@ -99,7 +127,12 @@ def test_logprobs_have_a_place_for_each_token(demo: Runtime) -> None:
     for offset, token in zip(told["text_offset"], told["tokens"], strict=True):
         assert choice["text"][offset : offset + len(token)] == token
     assert all(value <= 0 for value in told["token_logprobs"])
-    assert all(len(top) == 2 for top in told["top_logprobs"])
+    # The token itself is among them in any case, as in OpenAI's API.
+    for token, own, top in zip(
+        told["tokens"], told["token_logprobs"], told["top_logprobs"], strict=True
+    ):
+        assert len(top) in (2, 3)
+        assert top[token] == own
 
 
 @pytest.mark.parametrize(
@@ -107,7 +140,10 @@ def test_logprobs_have_a_place_for_each_token(demo: Runtime) -> None:
     [
         ({"suffix": "x"}, "suffix"),
         ({"best_of": 3}, "best_of"),
-        ({"echo": True, "logprobs": 1}, "echo"),
+        ({"stream": True, "prompt_logprobs": 1}, "prompt_logprobs"),
+        ({"prompt_logprobs": -1}, "prompt_logprobs"),
+        ({"prompt_logprobs": 21}, "prompt_logprobs"),
+        ({"max_tokens": -2}, "max_tokens"),
         ({"prompt": []}, "prompt"),
         ({"prompt": ""}, "prompt"),
         ({"prompt": [[]]}, "prompt"),

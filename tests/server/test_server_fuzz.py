@@ -129,6 +129,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "/api/v0/chat/completions": {"messages": [USER], "max_tokens": 20},
     "/api/v0/completions": {"prompt": "Is it?", "max_tokens": 8},
     "/api/v1/models/load": {"model": "demo"},
+    "/tokenize": {"prompt": "Is it?", "return_token_strs": True},
+    "/detokenize": {"tokens": [1, 2]},
 }
 ODD_FIELD = b'{"a": NaN}'
 ANYTHING_GOES = ("/api/chat", "/api/generate", "/api/show")

@@ -48,7 +48,8 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"schemas {limits.schema_depth} deep and {limits.schema_bytes // 2**10} KiB",
         f"{limits.socket_waiting} may wait on a connection, which lasts an hour",
         f"{limits.choices} choices, {limits.prompts} raw prompts, {limits.stops} stop",
+        f"{limits.prompt_logprobs:,} log-probabilities of prompts",
     ):
         assert words in text, words
     assert limits.socket_seconds == 3600
-    assert len(fields(RequestLimits)) == 15
+    assert len(fields(RequestLimits)) == 16

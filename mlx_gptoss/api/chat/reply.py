@@ -1,5 +1,6 @@
 """Write chat completions: answers to a reply, whole or in chunks."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from mlx_gptoss.api.chat import wire
 from mlx_gptoss.api.generation import AnswerStream, merge_answers
 from mlx_gptoss.api.ids import new_id
 from mlx_gptoss.api.logprobs import token_logprobs
+from mlx_gptoss.api.prompt_logprobs import vllm_prompt_logprobs
 from mlx_gptoss.api.reply_parser import ParsedToken
 from mlx_gptoss.api.settings import BOTH, REASONING, REASONING_CONTENT, ServerSettings
 from mlx_gptoss.api.usage import sum_usage
@@ -240,6 +242,12 @@ async def build_reply(
     async for index, token in merge_answers(answers):
         if token is not None:
             builders[index].add(token)
+    optional: dict[str, Any] = {}
+    if (found := answers[0].prompt_logprobs) is not None:
+        ids = answers[0].prompt.ids
+        optional["prompt_logprobs"] = await asyncio.to_thread(
+            vllm_prompt_logprobs, ids, found, options.tokenizer
+        )
     return wire.ChatCompletion(
         id=options.id,
         object="chat.completion",
@@ -250,6 +258,7 @@ async def build_reply(
             for index, builder in enumerate(builders)
         ],
         usage=sum_usage(answers),
+        **optional,
     )
 
 

@@ -111,10 +111,16 @@ def sampling_params(
     top_logprobs = request.top_logprobs or 0
     if top_logprobs and not request.logprobs:
         raise bad_request("`top_logprobs` needs `logprobs`", param="top_logprobs")
+    if request.stream and request.prompt_logprobs is not None:
+        raise bad_request(
+            "`prompt_logprobs` is not in streams: leave out `stream`",
+            param="prompt_logprobs",
+        )
     return options.read_sampling_params(
         request,
         settings,
         max_tokens=request.max_completion_tokens or request.max_tokens,
         top_logprobs=top_logprobs,
+        prompt_logprobs=request.prompt_logprobs,
         vocab_size=runtime.tokenizer.vocab_size,
     )

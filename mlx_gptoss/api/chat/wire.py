@@ -111,6 +111,7 @@ class ChatRequest(SamplingFields, StreamFields, ContinuationFields):
     n: PositiveInt | None = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
+    prompt_logprobs: TopLogprobs | None = None
     stream_options: StreamOptions | None = None
 
     @property
@@ -164,6 +165,7 @@ class ChatCompletion(ReplyModel):
     model: str
     choices: list[ChatChoice]
     usage: CompletionUsage
+    prompt_logprobs: list[dict[str, JsonObject] | None] | None = None
     system_fingerprint: str | None = None
 
 

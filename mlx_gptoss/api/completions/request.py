@@ -10,6 +10,7 @@ from mlx_gptoss.api.errors import bad_request
 from mlx_gptoss.api.generation import PreparedPrompt
 from mlx_gptoss.api.limits import check_count, check_maximum, read_stop_strings
 from mlx_gptoss.api.prompt import check_prompt_length, choice_seed
+from mlx_gptoss.api.prompt_logprobs import check_entries
 from mlx_gptoss.api.reply_parser import ReplyParser
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.api.wire import wants_progress
@@ -34,14 +35,21 @@ def read_prompts(
     params = _sampling_params(request, runtime, settings)
     stop_tokens = runtime.stop_tokens
     stop_strings = read_stop_strings(request.stop, limits)
-    prepared = []
+    prepared, tokens = [], 0
     for prompt in prompts:
         if isinstance(prompt, str):
             prompt = encode_text(prompt, runtime, special=bool(request.parse_special))
         check_prompt_length(len(prompt), runtime)
+        if params.prompt_logprobs is not None:
+            tokens += copies * len(prompt)
+            check_entries(tokens, params.prompt_logprobs, limits.prompt_logprobs)
         for number in range(copies):
             seeded = replace(params, seed=choice_seed(params.seed, number))
-            text = TextParser(runtime.tokenizer, stop_tokens)
+            text = TextParser(
+                runtime.tokenizer,
+                stop_tokens,
+                show_control=request.skip_special_tokens is False,
+            )
             parser = ReplyParser(text, stop_strings)
             prepared.append(
                 PreparedPrompt(
@@ -57,7 +65,9 @@ def read_prompts(
 
 def max_tokens(requested: int | None) -> int | None:
     """Return the token limit; None is up to the end of the context."""
-    return None if requested == NO_LIMIT else requested or DEFAULT_MAX_TOKENS
+    if requested is None:
+        return DEFAULT_MAX_TOKENS
+    return None if requested == NO_LIMIT else requested
 
 
 def _refuse_unsupported(request: CompletionRequest) -> None:
@@ -68,12 +78,19 @@ def _refuse_unsupported(request: CompletionRequest) -> None:
         )
     if request.best_of not in (None, request.n or 1):
         raise bad_request("`best_of` is not supported: leave it out", param="best_of")
-    if request.echo and request.logprobs is not None:
+    if request.stream and request.prompt_logprobs is not None:
         raise bad_request(
-            "`echo` with `logprobs` is not supported: log-probabilities of a prompt "
-            "are not computed",
-            param="echo",
+            "`prompt_logprobs` is not in streams: use `echo` with `logprobs`, or leave "
+            "out `stream`",
+            param="prompt_logprobs",
         )
+
+
+def _prompt_logprobs(request: CompletionRequest) -> int | None:
+    """Return how many alternatives to compute for each prompt token; None for none."""
+    echoed = request.logprobs if request.echo else None
+    asked = [n for n in (echoed, request.prompt_logprobs) if n is not None]
+    return max(asked, default=None)
 
 
 def _list_prompts(prompt: Any) -> list[str | list[int]]:
@@ -95,5 +112,6 @@ def _sampling_params(
         settings,
         max_tokens=max_tokens(request.max_tokens),
         top_logprobs=request.logprobs or 0,
+        prompt_logprobs=_prompt_logprobs(request),
         vocab_size=runtime.tokenizer.vocab_size,
     )

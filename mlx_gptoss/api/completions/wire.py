@@ -15,6 +15,7 @@ from mlx_gptoss.api.sampling_fields import (
 from mlx_gptoss.api.wire import (
     CompletionUsage,
     FailFastList,
+    JsonObject,
     ReplyModel,
     StreamedProgress,
     StreamFields,
@@ -27,7 +28,10 @@ class CompletionRequest(SamplingFields, StreamFields):
     """The body of `/v1/completions`: a prompt to continue, without a template.
 
     A `prompt` is text, token ids, or a list of either. With `parse_special`, names
-    of control tokens in text, such as `<|start|>`, become those tokens.
+    of control tokens in text, such as `<|start|>`, become those tokens. The reply has
+    them as text if `skip_special_tokens` is false. `max_tokens` 0 only reads the
+    prompt. `prompt_logprobs` is vLLM's field: a number of alternatives for each of its
+    tokens.
     """
 
     api: ClassVar[str] = COMPLETIONS
@@ -40,17 +44,22 @@ class CompletionRequest(SamplingFields, StreamFields):
         | FailFastList[FailFastList[TokenId]]
     )
     parse_special: bool | None = None
+    skip_special_tokens: bool | None = None
     suffix: str | None = None
     echo: bool | None = None
     best_of: PositiveInt | None = None
     n: PositiveInt | None = None
     max_tokens: RawTokenLimit | None = None
     logprobs: TopLogprobs | None = None
+    prompt_logprobs: TopLogprobs | None = None
     stream_options: StreamOptions | None = None
 
 
 class CompletionLogprobs(ReplyModel):
-    """Parallel lists with one entry per token."""
+    """Parallel lists with one entry per token.
+
+    A token that is no whole character is `bytes:` and its bytes, such as `\\xe2`.
+    """
 
     tokens: list[str]
     token_logprobs: list[float | None]
@@ -63,6 +72,7 @@ class CompletionChoice(ReplyModel):
     text: str
     logprobs: CompletionLogprobs | None
     finish_reason: Literal["stop", "length"] | None
+    prompt_logprobs: list[dict[str, JsonObject] | None] | None = None
 
 
 class CompletionReply(ReplyModel):
