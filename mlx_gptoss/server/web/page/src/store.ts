@@ -288,9 +288,8 @@ export class Store {
   private takeStatus(status: Status): void {
     const before = this.state.status?.download;
     this.set({ status });
-    if (before?.state === "running" && status.download?.state === "finished") {
-      void this.readModels();
-    }
+    const now = status.download?.state; // a short one was never seen to run
+    if (now === "finished" && before?.state !== now) void this.readModels();
   }
 
   // Questions
