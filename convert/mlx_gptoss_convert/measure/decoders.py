@@ -84,14 +84,14 @@ def write_modelopt(path: Path, shape: Shape) -> None:
     tensors = {
         "w": codes.T[None],
         "w_weight_scale": scales.T[None],
-        "w_weight_scale_2": np.float32([0.25]),
+        "w_weight_scale_2": np.array([0.25], np.float32),
     }
     save_file({name: np.ascontiguousarray(x) for name, x in tensors.items()}, path)
 
 
 def write_compressed(path: Path, shape: Shape) -> None:
     codes, scales = random_nvfp4(shape)
-    total = np.float32([4])
+    total = np.array([4], np.float32)
     tensors = {"weight_packed": codes, "weight_scale": scales}
     tensors = {f"w.{name}": x for name, x in tensors.items()}
     save_file(tensors | {"w.weight_global_scale": total}, path)
