@@ -17,7 +17,7 @@ from mlx_gptoss.api.tokens.wire import (
 )
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.raw_text import encode_text
-from mlx_gptoss.engine.runtime import Runtime, check_ids
+from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.openai_chat import Restore
 from mlx_gptoss.harmony.render.encode import encode_within
 from mlx_gptoss.harmony.render.prompt import history_pieces
@@ -97,10 +97,15 @@ def write_reply(
 def detokenize(request: DetokenizeRequest, runtime: Runtime) -> DetokenizeReply:
     """Return the text of tokens; control tokens have their names.
 
-    Raises PromptError for an id outside the vocabulary.
+    Raises ApiError (400) for an id outside the vocabulary.
     """
-    ids = check_ids(request.tokens, runtime.config) if request.tokens else []
-    text = runtime.tokenizer.decode(ids)
+    size = runtime.tokenizer.vocab_size
+    if max(request.tokens, default=0) >= size:
+        raise bad_request(
+            f"`tokens` has an id outside the vocabulary of {size} tokens",
+            param="tokens",
+        )
+    text = runtime.tokenizer.decode(request.tokens)
     return DetokenizeReply(prompt=text, content=text)
 
 
