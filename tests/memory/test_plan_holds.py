@@ -2,7 +2,9 @@
 
     pytest -m soak tests/memory/test_plan_holds.py -s
 
-probes the machine, plans each model, and measures it with `bench decode`.
+probes the machine, plans each model, and measures it with `bench decode`: the medians
+of several processes, since the same code may take a quarter more in one than in another
+(where its memory happens to lie).
 """
 
 import json
@@ -10,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -17,6 +20,9 @@ import pytest
 from mlx_gptoss.diagnostics.bench.random_checkpoint import write_random
 
 pytestmark = pytest.mark.soak
+
+PROCESSES = 3
+KEYS = {"decode": "tokens_per_second", "first_token_s": "first_token_seconds"}
 
 MEGA = 10**6
 RANDOM_BYTES = {"5MB": 5 * MEGA, "20MB": 20 * MEGA, "200MB": 200 * MEGA}
@@ -64,27 +70,34 @@ def model_at(folder: Path, name: str) -> str:
 def test_what_is_measured_lies_within_the_plan(probed: Path, name: str) -> None:
     depths, tokens = CASES[name]
     model = model_at(probed, name)
-    words = [word for depth in depths for word in ("--depth", depth)]
-    bench = json.loads(
-        run("bench", "decode", "-m", model, *words, "--tokens", tokens, "--json")
-    )
     outside = []
-    for point in bench["columns"][0]["points"]:
-        depth = point["depth"]
+    for depth, measured in measure(model, depths, tokens).items():
         plan = json.loads(run("plan", model, "--prompt", depth, "--json"))
         expected: dict[str, Any] = plan["prediction"]
         assert expected["basis"] == "probe"
-        for key, field in (
-            ("decode", "tokens_per_second"),
-            ("first_token_s", "first_token_seconds"),
-        ):
-            bounds, measured = expected[field], point[key]
+        for key, field in KEYS.items():
+            bounds = expected[field]
             line = (
-                f"{name} behind {depth}: {field} {measured:.4g} in "
+                f"{name} behind {depth}: {field} {measured[key]:.4g} in "
                 f"{bounds['low']:.4g} to {bounds['high']:.4g}"
             )
             print(line)
             assert bounds["high"] <= 1.6 * bounds["low"]
-            if not bounds["low"] <= measured <= bounds["high"]:
+            if not bounds["low"] <= measured[key] <= bounds["high"]:
                 outside.append(line)
     assert outside == []
+
+
+def measure(
+    model: str, depths: tuple[int, ...], tokens: int
+) -> dict[int, dict[str, float]]:
+    """Return the medians of several processes, by depth."""
+    words = [word for depth in depths for word in ("--depth", depth)]
+    command = ("bench", "decode", "-m", model, *words, "--tokens", tokens, "--json")
+    runs = [json.loads(run(*command))["columns"][0] for _ in range(PROCESSES)]
+    return {
+        point["depth"]: {
+            key: median(one["points"][number][key] for one in runs) for key in KEYS
+        }
+        for number, point in enumerate(runs[0]["points"])
+    }
