@@ -247,6 +247,7 @@ WRITERS = {  # files and rooms that write without `files/`, and why
     "server/log_file.py": "lines are appended",
     "workloads/batch/journal.py": "lines are appended to files that can be resumed",
     "workloads/tune/run_log.py": "lines are appended",
+    "measure/decoders.py": "within a scratch folder",
     "measure/speed.py": "within a scratch folder",
     "write/journal.py": "lines are appended",
     "write/writer.py": "shards are written in pieces and can be resumed",

@@ -71,7 +71,8 @@ class Nvfp4Rows:
             )
             for matrix in range(first // self.rows, -(-last // self.rows))
         ]
-        raw = np.concatenate(found).reshape(-1).view(np.uint8)
+        rows = found[0] if len(found) == 1 else np.concatenate(found)
+        raw = rows.reshape(-1).view(np.uint8)
         skipped = start - first * self.row_bytes
         return raw[skipped : skipped + stop - start]
 
