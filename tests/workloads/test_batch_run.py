@@ -77,6 +77,30 @@ def test_every_request_is_answered_once(tmp_path: Path, in_order: bool) -> None:
     assert {line["response"]["status_code"] for line in found} == {200}
 
 
+def test_each_route_answers_in_its_own_form(tmp_path: Path) -> None:
+    rows = [
+        chat("chat", "first"),
+        {"custom_id": "r", "url": "/v1/responses", "body": {"input": "second"}},
+        {"custom_id": "raw", "url": RAW_URL, "body": {"prompt": "x", "max_tokens": 3}},
+        {
+            "custom_id": "stored",
+            "url": "/v1/responses",
+            "body": {"input": "x", "previous_response_id": "resp_1"},
+        },
+    ]
+    source, output = write_lines(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    with echoing() as runtime:
+        summary = run_batch(runtime, source, output)
+    replies = [line["response"]["body"] for line in read_lines(output)]
+    kinds = [reply["object"] for reply in replies]
+    assert kinds == ["chat.completion", "response", "text_completion"]
+    [message] = replies[1]["output"]
+    assert message["content"][0]["text"] == "second" and replies[1]["store"] is False
+    assert replies[1]["status"] == "completed" and replies[1]["id"].startswith("resp_")
+    [error] = read_lines(summary.errors)
+    assert "stores no responses" in error["response"]["body"]["error"]["message"]
+
+
 def test_bad_rows_go_to_their_own_file_and_stop_nothing(tmp_path: Path) -> None:
     rows = [
         chat("a", "first"),

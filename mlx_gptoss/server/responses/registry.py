@@ -9,20 +9,15 @@ Knows turns and the store; nothing of HTTP.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
 from mlx_gptoss.api.errors import ApiError, as_api_error, bad_request
-from mlx_gptoss.api.generation import AnswerStream
-from mlx_gptoss.api.logprobs import token_logprobs
-from mlx_gptoss.api.reply_parser import ParsedToken
-from mlx_gptoss.api.responses.reply import ResponseBuilder
+from mlx_gptoss.api.responses.live import LiveResponse
 from mlx_gptoss.api.responses.wire import ResponseReply
-from mlx_gptoss.api.wire import JsonObject, StreamEvent, TokenLogprob
-from mlx_gptoss.checkpoint.tokenizer import Tokenizer
-from mlx_gptoss.engine.outputs import CANCELLED, Step
+from mlx_gptoss.api.wire import JsonObject, StreamEvent
+from mlx_gptoss.engine.outputs import CANCELLED
 from mlx_gptoss.errors import StorageError
 from mlx_gptoss.server.responses.store import ResponseStore, StoredResponse
 
@@ -33,45 +28,6 @@ NO_STORE = "this server stores no responses (--no-store)"
 STORE_THREADS = 8  # they may block while another process locks the store
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-@dataclass
-class LiveResponse:
-    """A response in progress."""
-
-    turn: AnswerStream
-    output: ResponseBuilder
-    logprobs_tokenizer: Tokenizer | None  # set if the reply has log-probabilities
-    items: list[JsonObject]
-    stored: bool
-    continues: bool = False  # continues the last message of the input
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    _steps: list[Step] = field(default_factory=list)
-
-    @property
-    def id(self) -> str:
-        return self.output.reply.id
-
-    def feed(self, parsed: ParsedToken) -> list[StreamEvent]:
-        """Add a token's parser output; return the resulting stream events."""
-        if parsed.progress is not None:
-            return [self.output.report(parsed.progress)]
-        if parsed.visible and parsed.step is not None:
-            self._steps.append(parsed.step)
-        return self.output.feed(parsed.events, self._logprobs(parsed))
-
-    def _logprobs(self, parsed: ParsedToken) -> Sequence[TokenLogprob]:
-        """Log-probabilities of the text emitted now; partial characters wait."""
-        if not parsed.events:
-            return ()
-        steps, self._steps = self._steps, []
-        if self.logprobs_tokenizer is None:
-            return ()
-        return token_logprobs(self.logprobs_tokenizer, steps)
-
-    def end(self) -> list[StreamEvent]:
-        turn = self.turn
-        return self.output.end(turn.finish_reason, turn.usage, turn.finish_details)
 
 
 class ResponseRegistry:

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from mlx_gptoss.api.generation import TokenCounts
 from mlx_gptoss.api.prompt import ConversationRequest
 from mlx_gptoss.api.responses.item_fields import CONTINUES_ANSWER
+from mlx_gptoss.api.responses.live import LiveResponse, new_reply
 from mlx_gptoss.api.responses.reply import ResponseBuilder
 from mlx_gptoss.api.responses.request import ResponsesRequestReader
 from mlx_gptoss.api.responses.socket import (
@@ -30,11 +31,9 @@ from mlx_gptoss.engine.outputs import STOP
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.render.prompt import render_messages
 from mlx_gptoss.server.bodies import parse_body
-from mlx_gptoss.server.responses.registry import LiveResponse
 from mlx_gptoss.server.responses.start import (
     ignored_headers,
     load_question,
-    new_reply,
     reasoning_events,
     start_response,
 )

@@ -11,23 +11,18 @@ from starlette.requests import Request
 
 from mlx_gptoss.api.errors import bad_request
 from mlx_gptoss.api.ignored import ignored_header
-from mlx_gptoss.api.responses.initial_reply import initial_reply, wants_summary
-from mlx_gptoss.api.responses.reply import ResponseBuilder
+from mlx_gptoss.api.responses.live import LiveResponse, live_response
 from mlx_gptoss.api.responses.request import (
     ResponsesRequestReader,
     check_supported,
     fields_without_effect,
-    wants_encrypted_reasoning,
-    wants_logprobs,
 )
 from mlx_gptoss.api.responses.wire import (
-    ResponseReply,
     ResponsesInput,
     ResponsesRequest,
 )
 from mlx_gptoss.api.settings import REASONING_EVENTS, ServerSettings
 from mlx_gptoss.api.wire import JsonObject
-from mlx_gptoss.server.responses.registry import LiveResponse
 from mlx_gptoss.server.service import Job, Service
 
 REASONING_EVENTS_HEADER = "x-mlx-gptoss-reasoning-events"
@@ -57,36 +52,15 @@ def start_response(
 ) -> LiveResponse:
     """Return the response for a job whose answer has just started."""
     request = question.request
-    asked = question.conversation_request
-    assert isinstance(request, ResponsesRequest) and asked is not None
-    stored = request.store is not False and service.responses.store is not None
-    builder = ResponseBuilder(
-        new_reply(question, job.model, stored=stored),
-        text_tools={tool.name for tool in asked.tools if tool.takes_text},
-        grammar_tools={tool.name for tool in asked.tools if tool.grammar},
-        names=question.tools.names,
-        sealed=wants_encrypted_reasoning(request),
-        summarized=wants_summary(request),
+    assert isinstance(request, ResponsesRequest)
+    return live_response(
+        question,
+        job.turn,
+        job.runtime.tokenizer,
+        job.model,
+        stored=request.store is not False and service.responses.store is not None,
         reasoning_events=reasoning_events,
     )
-    return LiveResponse(
-        job.turn,
-        builder,
-        job.runtime.tokenizer if wants_logprobs(request) else None,
-        question.items,
-        stored,
-        asked.continues_answer,
-    )
-
-
-def new_reply(
-    question: ResponsesRequestReader, model: str, *, stored: bool
-) -> ResponseReply:
-    """Return the response to a question that was read, before its answer."""
-    request = question.request
-    asked = question.conversation_request
-    assert isinstance(request, ResponsesRequest) and asked is not None
-    return initial_reply(request, asked, question.tool_echoes, model, stored=stored)
 
 
 def reasoning_events(headers: Mapping[str, str], settings: ServerSettings) -> str:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from mlx_gptoss.api.errors import bad_request
 from mlx_gptoss.api.responses.item_fields import listed_item
+from mlx_gptoss.api.responses.live import LiveResponse
 from mlx_gptoss.api.responses.wire import (
     DeletedResponse,
     InputTokens,
@@ -20,7 +21,7 @@ from mlx_gptoss.api.responses.wire import (
 )
 from mlx_gptoss.api.wire import JsonObject, RenderedPrompt
 from mlx_gptoss.server.bodies import JsonBodyRoute
-from mlx_gptoss.server.responses.registry import LiveResponse, ResponseRegistry
+from mlx_gptoss.server.responses.registry import ResponseRegistry
 from mlx_gptoss.server.responses.start import (
     ignored_headers,
     load_question,

@@ -17,11 +17,13 @@ from mlx_gptoss.api.chat.wire import ChatRequest
 from mlx_gptoss.api.completions.request import read_prompts
 from mlx_gptoss.api.completions.wire import CompletionRequest
 from mlx_gptoss.api.errors import as_api_error, bad_request
+from mlx_gptoss.api.responses.request import ResponsesRequestReader, check_supported
+from mlx_gptoss.api.responses.wire import ResponsesRequest
 from mlx_gptoss.checkpoint.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.outputs import stop_reasons
 from mlx_gptoss.workloads.batch.endpoints import read_body
-from mlx_gptoss.workloads.batch.items import CHAT_URL, Item
+from mlx_gptoss.workloads.batch.items import CHAT_URL, RESPONSES_URL, Item
 from mlx_gptoss.workloads.batch.requests import read_items
 from mlx_gptoss.workloads.batch.run import URLS, BatchJob
 
@@ -119,6 +121,11 @@ class PromptReader:
         if item.url == CHAT_URL:
             request = read_body(ChatRequest, item.body)
             return [read_request(request, runtime, settings).render(runtime)]
+        if item.url == RESPONSES_URL:
+            response = read_body(ResponsesRequest, item.body)
+            check_supported(response, settings)
+            question = ResponsesRequestReader(response)
+            return [question.read(runtime, settings).render(runtime)]
         raw = read_body(CompletionRequest, item.body)
         return [one.ids for one in read_prompts(raw, runtime, settings)]
 

@@ -25,9 +25,13 @@ from mlx_gptoss.api.completions.wire import CompletionRequest
 from mlx_gptoss.api.errors import bad_request, validation_error
 from mlx_gptoss.api.generation import AnswerStream, PreparedPrompt, start_answers
 from mlx_gptoss.api.prompt import choice_seed, prepare_prompts
+from mlx_gptoss.api.responses.live import live_response
+from mlx_gptoss.api.responses.request import ResponsesRequestReader, check_supported
+from mlx_gptoss.api.responses.wire import ResponsesRequest
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.api.wire import ReplyModel, RequestBody
 from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.workloads.batch.items import CHAT_URL, RESPONSES_URL
 
 Body = TypeVar("Body", bound=RequestBody)
 
@@ -93,9 +97,42 @@ async def answer_completion(body: Mapping[str, Any], asked: Asked) -> ReplyModel
     return await build_completion_reply(answers, options)
 
 
+async def answer_response(body: Mapping[str, Any], asked: Asked) -> ReplyModel:
+    """Answer `/v1/responses`. Nothing is stored, so nothing can be continued."""
+    request = read_body(ResponsesRequest, body)
+    if request.previous_response_id is not None:
+        raise bad_request(
+            "a batch stores no responses: send the items themselves",
+            param="previous_response_id",
+        )
+    question = ResponsesRequestReader(request)
+    prompts = await asyncio.to_thread(_response_prompts, question, asked)
+    [answer] = await asked.start(prompts)
+    response = live_response(
+        question,
+        answer,
+        asked.runtime.tokenizer,
+        asked.model,
+        stored=False,
+        reasoning_events=asked.settings.reasoning_events,
+    )
+    async for parsed in answer:
+        response.feed(parsed)
+    response.end()
+    return response.output.reply
+
+
+def _response_prompts(
+    question: ResponsesRequestReader, asked: Asked
+) -> list[PreparedPrompt]:
+    check_supported(question.request, asked.settings)
+    return prepare_prompts(question.read(asked.runtime, asked.settings), asked.runtime)
+
+
 Endpoint = Callable[[Mapping[str, Any], Asked], Awaitable[ReplyModel]]
 ENDPOINTS: dict[str, Endpoint] = {
-    "/v1/chat/completions": answer_chat,
+    CHAT_URL: answer_chat,
+    RESPONSES_URL: answer_response,
     "/v1/completions": answer_completion,
 }
 

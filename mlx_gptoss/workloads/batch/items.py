@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-CHAT_URL = "/v1/chat/completions"
+CHAT_URL, RESPONSES_URL = "/v1/chat/completions", "/v1/responses"
 
 
 @dataclass(frozen=True)
