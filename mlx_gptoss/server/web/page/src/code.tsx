@@ -7,6 +7,17 @@ type Highlighter = typeof import("./highlighter");
 let loaded: Highlighter | null = null;
 const MOST_CHARACTERS = 60_000; // longer code stays plain
 
+async function load(): Promise<Highlighter> {
+  loaded ??= await import("./highlighter");
+  return loaded;
+}
+
+/** Load the highlighter when the page has nothing to do: it takes about 0.1 s. */
+export function loadWhenIdle(): void {
+  const later = globalThis.requestIdleCallback ?? ((work) => setTimeout(work, 1000));
+  later(() => void load());
+}
+
 export function CodeBlock(props: { code: string; language: string; open: boolean }) {
   const { code, language, open } = props;
   const [ready, setReady] = useState(loaded);
@@ -14,8 +25,7 @@ export function CodeBlock(props: { code: string; language: string; open: boolean
   useEffect(() => {
     if (plain || loaded) return;
     let alive = true;
-    void import("./highlighter").then((module) => {
-      loaded = module;
+    void load().then((module) => {
       if (alive) setReady(module);
     });
     return () => {
