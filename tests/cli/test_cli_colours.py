@@ -22,11 +22,11 @@ KNOWN = {  # files that write control sequences or look for a terminal, and why
     "cli/colours.py": "the place where it is decided",
     "cli/generate.py": "warns a person who is to type the prompt",
     "cli/input_lines.py": "asks only a person",
+    "cli/progress_line.py": "only if `redraws`",
     "cli/progress.py": "only if `redraws`; rich knows NO_COLOR",
     "cli/reading.py": "only if `redraws`",
     "cli/streams.py": "buffering",
     "cli/terminal.py": "only if `coloured`",
-    "cli/tune/progress.py": "only if `redraws`",
     "cli/web_page.py": "opens a browser only for a person",
     "cli/progress.py of convert": "only if `redraws`; rich knows NO_COLOR",
 }

@@ -40,6 +40,7 @@ CALLS = {  # in this order: later ones use what earlier ones wrote
     "compare": "converted converted",
     "trace replay": "routing.trace",
     "doctor": "",
+    "batch": "question.txt answers.jsonl --prompt {text} --max-tokens 4",
 }
 # Tested with what they need: a server, a device, minutes, or a file.
 ELSEWHERE = re.compile(r"bench |tune |agents check|probe|merge|sessions export")
@@ -90,6 +91,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     write_checkpoint(folder / "random")
     messages = [{"role": "user", "content": "hi"}]
     (folder / "messages.json").write_text(json.dumps(messages))
+    (folder / "question.txt").write_text("hi\n")
     (folder / "parsed.txt").write_text("<|channel|>final<|message|>Hello<|return|>")
     saved(Sessions.open(), scripted_runtime("x"), "Ferries to Oslo")
     called("trace record routing.trace -m demo --tokens 4 hello")
