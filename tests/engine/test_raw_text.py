@@ -1,5 +1,6 @@
 """Raw continuations: what follows a text, without Harmony."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,8 +15,11 @@ TOKENIZER = byte_tokenizer()
 RETURN = TOKENIZER.specials["<|return|>"]
 
 
-def decoded(tokens: list[int], *stop: str) -> tuple[str, AnswerParser]:
-    parser = AnswerParser(TextParser(TOKENIZER, {RETURN}), stop)
+def decoded(
+    tokens: list[int], *stop: str, show_control: bool = False
+) -> tuple[str, AnswerParser]:
+    text = TextParser(TOKENIZER, {RETURN}, show_control=show_control)
+    parser = AnswerParser(text, stop)
     events = [event for token in tokens for event in parser.feed(token)]
     events += parser.finish()
     return "".join(e.text for e in events if isinstance(e, Answer)), parser
@@ -34,12 +38,19 @@ def test_text_is_whole_or_ends_before_a_stop_string(
         assert text.startswith(shown + parser.stop_string)
 
 
-def test_control_tokens_are_named_and_half_a_character_is_replaced() -> None:
+@pytest.mark.parametrize("stop", [(), ("zzz",)])
+def test_control_tokens_are_named_where_asked_and_half_a_character_is_replaced(
+    stop: tuple[str, ...],
+) -> None:
     half = TOKENIZER.encode("é")[:1]
     start = TOKENIZER.specials["<|start|>"]
+    tokens = [start, *half, start, *half, RETURN]
 
-    assert decoded([start, *half])[0] == "<|start|>\ufffd"
-    assert decoded([start, *half], "zzz")[0] == "<|start|>\ufffd"
+    shown, _ = decoded(tokens, *stop, show_control=True)
+    hidden, _ = decoded(tokens, *stop)
+
+    assert shown == "<|start|>\ufffd<|start|>\ufffd"
+    assert hidden == "\ufffd\ufffd"
 
 
 def test_a_stop_string_is_the_reason_of_the_end() -> None:

@@ -71,7 +71,7 @@ def test_a_raw_completion_without_a_limit_goes_on_to_the_end_of_the_context() ->
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"skip_special_tokens": False}, "fields=skip_special_tokens"),
+        ({"include_stop_str_in_output": True}, "fields=include_stop_str_in_output"),
         ({"skip_special_tokens": True, "repeat_penalty": 1.0}, None),
         ({"cache_prompt": False, "mirostat": 0}, "fields=cache_prompt"),
         ({"repetition_penalty": 1.1}, "fields=repetition_penalty"),
@@ -93,6 +93,18 @@ def test_what_has_no_effect_is_named_wherever_it_asks_for_something(
 
     told = [(one.status_code, one.headers.get(IGNORED_HEADER)) for one in replies]
     assert told == [(200, named)] * len(BODIES)
+
+
+def test_only_a_raw_completion_shows_control_tokens(fake: Runtime) -> None:
+    fields = {"max_tokens": 1, "skip_special_tokens": False}
+    replies = posts(fake, [(path, fields) for path in BODIES])
+
+    told = {
+        path: one.headers.get(IGNORED_HEADER)
+        for path, one in zip(BODIES, replies, strict=True)
+    }
+    named = dict.fromkeys(BODIES, "fields=skip_special_tokens")
+    assert told == named | {COMPLETIONS: None}
 
 
 def test_a_raw_completion_has_no_reasoning_to_steer(fake: Runtime) -> None:
