@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlx_gptoss.api.errors import ApiError
+from mlx_gptoss.api.errors import bad_request
 from mlx_gptoss.api.generation import AnswerStream, PreparedPrompt, start_answers
 from mlx_gptoss.api.ignored import add_unenforced_keywords
 from mlx_gptoss.api.prompt import (
@@ -284,11 +284,9 @@ class Service:
     def require_batches(self) -> BatchWorker:
         """Return the worker of batches. Raises ApiError where nothing is stored."""
         if self.batches is None:
-            raise ApiError(
-                501,
+            raise bad_request(
                 "this server stores no files and batches (--no-store): use "
-                "`mlx-gptoss batch`",
-                "no_store",
+                "`mlx-gptoss batch`"
             )
         return self.batches
 

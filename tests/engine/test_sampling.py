@@ -149,7 +149,7 @@ def test_top_logprobs_are_best_first() -> None:
         ({"top_k": -1}, "`top_k` is -1, expected a whole number, 0 or more"),
         ({"top_k": 2.0}, "`top_k` is 2.0"),
         ({"min_p": 2}, "`min_p` is 2"),
-        ({"max_tokens": 0}, "`max_tokens` is 0, expected a whole number, 1 or more"),
+        ({"max_tokens": -1}, "`max_tokens` is -1, expected a whole number, 0 or more"),
         ({"seed": 1.5}, "`seed` is 1.5, expected a whole number"),
         ({"top_logprobs": 21}, "`top_logprobs` is 21"),
         ({"logit_bias": {"5": 1.0}}, "`logit_bias token` is '5'"),

@@ -176,7 +176,7 @@ def test_without_a_store_there_are_no_batches() -> None:
     with echoing() as runtime, live(runtime, ServerSettings(date=DATE)) as server:
         for path in ("/v1/files", "/v1/batches", "/v1/files/file-1/content"):
             reply = httpx2.get(server.url + path)
-            assert reply.status_code == 501
+            assert reply.status_code == 400
             assert "--no-store" in reply.json()["error"]["message"]
 
 

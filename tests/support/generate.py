@@ -7,6 +7,7 @@ import mlx.core as mx
 
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
+from mlx_gptoss.engine.scheduler.prefill_pace import PrefillPace
 from mlx_gptoss.engine.stream import Stream
 
 
@@ -24,5 +25,5 @@ def generate(
         mx.eval(model.parameters())  # another thread computes with them
     runtime = Runtime(model, context=context)
     if chunk is not None:
-        runtime._scheduler._batch.chunk = chunk
+        runtime._scheduler._batch._pace = PrefillPace(chunk, fairness=0)
     return runtime.generate(ids, params, **options)
