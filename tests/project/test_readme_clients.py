@@ -1,5 +1,6 @@
 """The client programs in the server's README run as written, at another port."""
 
+import os
 import re
 import subprocess
 import sys
@@ -24,15 +25,22 @@ def library(program: str) -> str:
     return program.split()[1]
 
 
-def test_the_readme_shows_clients_of_both_protocols() -> None:
-    assert [library(program) for program in PROGRAMS] == ["openai", "anthropic"]
+def test_the_readme_shows_a_client_of_each_protocol() -> None:
+    found = [library(program) for program in PROGRAMS]
+    assert found == ["openai", "anthropic", "ollama"]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=library)
 def test_a_client_of_the_readme_is_answered(served: Served, program: str) -> None:
     pytest.importorskip(library(program), reason="pip install 'mlx-gptoss[test]'")
     here = program.replace(BASE, served.url).replace('"none"', repr(served.token))
-    done = subprocess.run([sys.executable, "-c", here], capture_output=True, text=True)
+    key = {"OLLAMA_API_KEY": served.token or ""}  # Ollama's client takes it from there
+    done = subprocess.run(
+        [sys.executable, "-c", here],
+        capture_output=True,
+        text=True,
+        env=os.environ | key,
+    )
     assert (done.stdout, done.stderr) == ("417 + 285 = 702\n", "")
 
 
