@@ -212,7 +212,7 @@ def _watch_memory(
     child = psutil.Process(process.pid)
     while process.poll() is None:
         try:
-            late = child.memory_info().rss
+            late = child.memory_info().rss or late  # 0 once it has ended
             if not early and output.exists():
                 written = output.read_bytes().count(b"\n")
                 early = late if written >= early_rows else 0
