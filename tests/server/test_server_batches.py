@@ -1,5 +1,6 @@
 """Files and batches over HTTP, by OpenAI's client: answered, cancelled, resumed."""
 
+import asyncio
 import io
 import json
 import stat
@@ -13,9 +14,13 @@ import httpx2
 import openai
 import pytest
 
+from mlx_gptoss.api.batches.wire import BatchCreation
 from mlx_gptoss.api.errors import ApiError
 from mlx_gptoss.api.settings import ServerSettings
+from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.batches.files import FileStore
+from mlx_gptoss.server.batches.worker import BatchWorker
+from mlx_gptoss.server.models import Models
 from tests.support.echoing import echoing
 from tests.support.live import live
 from tests.support.serving import DATE
@@ -122,6 +127,34 @@ def test_a_batch_goes_on_after_a_restart(tmp_path: Path) -> None:
         batch = ended(client, id)
         found = lines_of(client, batch.output_file_id)
     assert [content(line) for line in found] == [f"number {n}" for n in range(60)]
+
+
+def test_a_closed_worker_has_left_its_model(tmp_path: Path) -> None:
+    """Its batch holds no lease any more, so the model may be closed."""
+    rows = [chat(f"id{n}", f"number {n}") for n in range(200)]
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+    async def run(runtime: Runtime) -> None:
+        models = Models.of(runtime, "demo")
+        store = FileStore(tmp_path / "files")
+        settings = ServerSettings(date=DATE)
+        worker = BatchWorker(tmp_path / "batches", models, store, settings)
+        worker.start()
+        batch = await worker.create(
+            BatchCreation(
+                input_file_id=store.add("in.jsonl", "batch", [data]).id,
+                endpoint="/v1/chat/completions",
+            )
+        )
+        while not (await worker.get(batch.id)).request_counts.completed:
+            await asyncio.sleep(0.01)
+        assert models.active_leases == 1
+        await worker.close()
+        assert models.active_leases == 0
+        assert (await worker.get(batch.id)).status == "in_progress"
+
+    with echoing(0.001) as runtime:
+        asyncio.run(run(runtime))
 
 
 def test_a_file_of_other_lines_fails_as_a_whole(tmp_path: Path) -> None:

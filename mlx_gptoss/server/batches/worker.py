@@ -157,8 +157,9 @@ class BatchWorker:
                 except Exception as error:
                     await self._fail(batch, error)
                     return
-                finally:
+                finally:  # its model is not closed, nor its files moved, before it ends
                     self._answering.cancel()
+                    await asyncio.gather(self._answering, return_exceptions=True)
             await self._finalize(batch)
         finally:
             self._running = self._answering = None
