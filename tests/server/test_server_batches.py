@@ -14,7 +14,7 @@ import httpx2
 import openai
 import pytest
 
-from mlx_gptoss.api.batches.wire import BatchCreation
+from mlx_gptoss.api.batches.wire import BatchCreation, BatchObject
 from mlx_gptoss.api.errors import ApiError
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
@@ -127,6 +127,39 @@ def test_a_batch_goes_on_after_a_restart(tmp_path: Path) -> None:
         batch = ended(client, id)
         found = lines_of(client, batch.output_file_id)
     assert [content(line) for line in found] == [f"number {n}" for n in range(60)]
+
+
+def test_a_batch_that_is_cancelled_while_it_is_chosen_is_cancelled(
+    tmp_path: Path,
+) -> None:
+    async def run(runtime: Runtime) -> None:
+        store = FileStore(tmp_path / "files")
+        worker = BatchWorker(
+            tmp_path / "batches", Models.of(runtime, "demo"), store, ServerSettings()
+        )
+        row = json.dumps(chat("a", "first")).encode()
+        file = store.add("in.jsonl", "batch", [row])
+        batch = await worker.create(
+            BatchCreation(input_file_id=file.id, endpoint="/v1/chat/completions")
+        )
+        read = worker._records.list
+
+        def read_slowly() -> list[BatchObject]:
+            found = read()
+            time.sleep(0.3)
+            return found
+
+        worker._records.list = read_slowly
+        worker.start()
+        await asyncio.sleep(0.1)
+        await worker.cancel(batch.id)
+        while not (await worker.get(batch.id)).ended:
+            await asyncio.sleep(0.02)
+        assert (await worker.get(batch.id)).status == "cancelled"
+        await worker.close()
+
+    with echoing() as runtime:
+        asyncio.run(run(runtime))
 
 
 def test_a_closed_worker_has_left_its_model(tmp_path: Path) -> None:

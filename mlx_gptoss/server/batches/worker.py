@@ -57,6 +57,8 @@ class BatchWorker:
     settings: ServerSettings
     _records: Records[BatchObject] = field(init=False)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    # Held while the next batch is chosen, or one is changed from outside.
+    _choice: asyncio.Lock = field(default_factory=asyncio.Lock)
     _task: "asyncio.Task[None] | None" = None
     _running: BatchObject | None = None
     _answering: "asyncio.Task[None] | None" = None
@@ -117,34 +119,36 @@ class BatchWorker:
 
     async def cancel(self, id: str) -> BatchObject:
         """Cancel a batch; what is answered stays. Raises ApiError (404, 409)."""
-        batch = await self.get(id)
-        if batch.ended:
-            raise ApiError(
-                409, f"the batch has ended: it is {batch.status}", "batch_ended"
-            )
-        batch.status = "cancelling"
-        batch.cancelling_at = batch.cancelling_at or int(time.time())
-        await self._save(batch)
-        if self._answering is not None and batch is self._running:
-            self._answering.cancel()
+        async with self._choice:
+            batch = await self.get(id)
+            if batch.ended:
+                raise ApiError(
+                    409, f"the batch has ended: it is {batch.status}", "batch_ended"
+                )
+            batch.status = "cancelling"
+            batch.cancelling_at = batch.cancelling_at or int(time.time())
+            if self._answering is not None and batch is self._running:
+                self._answering.cancel()  # at once, or it may set its status
+            await self._save(batch)
         return batch
 
     async def _work(self) -> None:
         while True:
             self._wake.clear()
-            waiting = [one for one in await self.list() if not one.ended]
-            if not waiting:
+            async with self._choice:
+                waiting = [one for one in await self.list() if not one.ended]
+                self._running = waiting[-1] if waiting else None
+            if self._running is None:
                 await self._wake.wait()
                 continue
             try:
-                await self._finish(waiting[-1])
+                await self._finish(self._running)
             except Exception:
                 log.exception("a batch stopped: it goes on when the server restarts")
                 await self._wake.wait()
 
     async def _finish(self, batch: BatchObject) -> None:
         """Answer a batch to its end, or until it is cancelled or fails."""
-        self._running = batch
         try:
             if batch.status not in ("cancelling", "finalizing"):
                 self._answering = asyncio.create_task(self._answer(batch))
