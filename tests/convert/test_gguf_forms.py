@@ -17,12 +17,13 @@ from click.testing import CliRunner
 from gguf import GGMLQuantizationType as Kind
 from gguf.quants import dequantize
 
+from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.cli import cli
-from mlx_gptoss.errors import CheckpointError, ConversionError
+from mlx_gptoss.errors import CheckpointError, ConversionError, NeedsConversionError
 from mlx_gptoss.format.mxfp4 import decode
 from mlx_gptoss_convert.measure.verify import verify
 from mlx_gptoss_convert.plan.recipe import RECIPES
-from mlx_gptoss_convert.read.checkpoint import open_source
+from mlx_gptoss_convert.read.checkpoint import find_gguf_files, open_source
 from mlx_gptoss_convert.read.gguf_decoders import DECODERS
 from mlx_gptoss_convert.read.gguf_types import SUPERBLOCK, TYPES
 from mlx_gptoss_convert.steps.affine import from_float32
@@ -263,6 +264,22 @@ def test_a_folder_of_several_models_lists_them_with_sizes(
         "a-Q4_K_M.gguf",
         "b-00001-of-00002.gguf",
     ]
+
+
+def test_a_gguf_beside_the_config_of_its_source_is_read(
+    ours: Path, tmp_path: Path
+) -> None:
+    """As in a copy of `unsloth/gpt-oss-20b-GGUF`, and its split files in a folder."""
+    shutil.copy(ours, tmp_path / "a-Q8_0.gguf")
+    (tmp_path / "config.json").write_text('{"model_type": "gpt_oss"}')
+    assert open_source(tmp_path).checkpoint.files == (tmp_path / "a-Q8_0.gguf",)
+    with pytest.raises(NeedsConversionError, match="holds a GGUF, which is not run"):
+        resolve(str(tmp_path))
+    (tmp_path / "Q8_0").mkdir()
+    inside = shutil.move(tmp_path / "a-Q8_0.gguf", tmp_path / "Q8_0")
+    assert open_source(tmp_path).checkpoint.files == (Path(inside),)
+    (tmp_path / "model.safetensors").touch()
+    assert find_gguf_files(tmp_path) == []
 
 
 @pytest.fixture(scope="module")

@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
-from mlx_gptoss.checkpoint.folder import CONFIG
 from mlx_gptoss.checkpoint.hub.gguf_files import (
     first_shards,
+    ggufs_in,
+    has_only_ggufs,
     is_gguf_file,
     list_models,
     list_shards,
 )
 from mlx_gptoss.checkpoint.notices import list_file_notices
 from mlx_gptoss.errors import CheckpointError, ConversionError
-from mlx_gptoss.format.file_names import GGUF as GGUF_SUFFIX
 from mlx_gptoss_convert.read.companions import (
     CompanionFiles,
     companion_files,
     companion_paths,
 )
-from mlx_gptoss_convert.read.gguf import read_gguf
+from mlx_gptoss_convert.read.gguf import GgufHeader, read_gguf
 from mlx_gptoss_convert.read.gguf_checkpoint import (
     gguf_checkpoint,
     list_expert_notices,
@@ -36,6 +36,8 @@ from mlx_gptoss_convert.read.gguf_tokenizer import (
 )
 from mlx_gptoss_convert.read.packed_forms import decode_form
 from mlx_gptoss_convert.read.source import SourceTensor
+
+SPLIT_COUNT = "split.count"  # llama.cpp's metadata in every part
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def open_source(path: Path, *, tokenizer: Path | None = None) -> ConversionSourc
         return ConversionSource(checkpoint, with_tokenizer(files, tokenizer))
     parts = [read_gguf(part) for part in ggufs]
     require_gpt_oss(parts[0].metadata, parts[0].path.name)
+    check_split(parts)
     files = CompanionFiles({}, ())
     if tokenizer is None:
         texts = read_tokenizer(parts[0].metadata, parts[0].path.name)
@@ -93,8 +96,8 @@ def with_tokenizer(files: CompanionFiles, tokenizer: Path | None) -> CompanionFi
 
 def find_gguf_files(path: Path) -> list[Path]:
     """List the GGUF files `path` refers to: none, one, or all parts of one model."""
-    if path.is_dir() and not (path / CONFIG).is_file():
-        sizes = {x.name: x.stat().st_size for x in path.glob(f"*{GGUF_SUFFIX}")}
+    if path.is_dir():
+        sizes = ggufs_in(path) if has_only_ggufs(path) else {}
         models = first_shards(sizes)
         if len(models) > 1:
             raise CheckpointError(
@@ -114,6 +117,18 @@ def all_parts(path: Path) -> list[Path]:
             f"`{missing[0]}` is missing ({len(parts)} parts are needed): download it"
         )
     return parts
+
+
+def check_split(parts: list[GgufHeader]) -> None:
+    """Raise CheckpointError for a part of a model that its name does not give away."""
+    first = parts[0]
+    count = first.metadata.get(SPLIT_COUNT, 1)
+    if isinstance(count, int) and count > len(parts):
+        raise CheckpointError(
+            f"`{first.path}` is one of {count} parts of a model: give all of them the "
+            f"names they were published with (NAME-00001-of-{count:05d}.gguf), in one "
+            "folder"
+        )
 
 
 def tensors_in_files(checkpoint: Checkpoint) -> dict[str, SourceTensor]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mlx_gptoss.errors import NeedsConversionError
-from mlx_gptoss.format.file_names import CONFIG, GGUF
+from mlx_gptoss.format.file_names import CONFIG, GGUF, INDEX, ORIGINAL, WEIGHTS
 from mlx_gptoss.memory import format_bytes
 
 MAGIC = b"GGUF"
@@ -65,8 +65,27 @@ def is_gguf_file(path: Path) -> bool:
 
 
 def has_only_ggufs(folder: Path) -> bool:
-    """Whether a folder has no config, but GGUF files."""
-    return not (folder / CONFIG).exists() and any(folder.glob(f"*{GGUF}"))
+    """Whether a folder has GGUF files and no other model.
+
+    A `config.json` alone is none: repositories of GGUFs have the one of their source.
+    """
+    other = (folder / CONFIG).exists() and (
+        (folder / INDEX).exists()
+        or any(any(at.glob(WEIGHTS)) for at in (folder, folder / ORIGINAL))
+    )
+    return not other and bool(ggufs_in(folder))
+
+
+def ggufs_in(folder: Path) -> dict[str, int]:
+    """Return the sizes of a folder's GGUF files by name.
+
+    Without any, those of its subfolders, where repositories keep split models.
+    """
+    for pattern in (f"*{GGUF}", f"*/*{GGUF}"):
+        found = [path for path in folder.glob(pattern) if path.is_file()]
+        if found:
+            return {str(x.relative_to(folder)): x.stat().st_size for x in found}
+    return {}
 
 
 def needs_conversion(

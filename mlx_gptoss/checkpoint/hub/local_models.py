@@ -122,7 +122,7 @@ def holds_weights(folder: Path) -> bool:
     suffixes = WEIGHT_SUFFIXES + OTHER_SUFFIXES
     return any(
         any(path.suffix in suffixes or path.name == INDEX for path in found)
-        for found in map(folder.glob, ("*", f"{ORIGINAL}/*", f"{RUNS}/*"))
+        for found in map(folder.glob, ("*", f"{ORIGINAL}/*", f"{RUNS}/*", f"*/*{GGUF}"))
     )
 
 
@@ -163,6 +163,13 @@ def require_hub_id(model: str) -> None:
         raise HubError(
             f"`{model}` is a folder here, but holds no weights (`*.safetensors`): give "
             "the folder of a model, `demo` or a Hub id such as `openai/gpt-oss-20b`"
+        )
+    if HUB_ID.fullmatch("/".join(model.split("/")[:2])):
+        raise needs_conversion(
+            model,
+            "is a part of a repository, which is not run here as it is",
+            model_stem(model),
+            is_here=False,
         )
     hint = "a path starts with `./`, `~` or `/`"
     raise HubError(
