@@ -14,7 +14,7 @@ from mlx_gptoss.checkpoint.json_files import is_shard_name, is_stale_index, read
 from mlx_gptoss.checkpoint.safetensors_header import StoredTensor, read_header
 from mlx_gptoss.errors import CheckpointError, ConfigError
 from mlx_gptoss.format.file_names import CONFIG, GGUF, INDEX
-from mlx_gptoss.format.foreign_forms import describe_runtime
+from mlx_gptoss.format.foreign_files import describe_runtime
 
 DTYPES = "dtypes.json"  # beside OpenAI's original weights
 STORED_DTYPES = {"BF16": "BF16", "FP4": "U8", "UE8": "U8"}
@@ -118,6 +118,9 @@ def has_weights(folder: Path) -> bool:
 def find_single_file(path: Path) -> CheckpointFiles:
     """Accept one safetensors file that has its config beside it."""
     if path.suffix != ".safetensors":
+        known = describe_runtime([path.name])
+        if known is not None:
+            raise CheckpointError(f"`{path}` {known}")
         reason = UNSUPPORTED.get(path.suffix, "it is not a safetensors file")
         raise CheckpointError(f"cannot load `{path}`: {reason}; give a folder")
     if path in adapter_files(path.parent):

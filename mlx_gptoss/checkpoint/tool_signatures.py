@@ -60,6 +60,12 @@ SIGNATURES = (
         "quantize the model without it",
     ),
     signature(
+        r"\.(codebook|signs)$",
+        "belongs to weights quantized by TurboQuant for MLX",
+        USE_SOURCE,
+    ),
+    signature(r"[._]weight_qdata$", "is quantized by torchao", USE_SOURCE),
+    signature(
         r"\.(W_q|q_weight|trellis|suh|svh)$", "is quantized (HQQ or EXL)", USE_SOURCE
     ),
     signature(

@@ -28,7 +28,6 @@ names their scales `gate_up_proj_weight_scale`.
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from typing import Any, cast
 
 STATE = re.compile(r"(?P<weight>.+)\.quant_state\.bitsandbytes__(?:nf4|fp4)")
@@ -85,45 +84,39 @@ METHODS = {
     "exl2": "EXL2 (ExLlamaV2)",
     "exl3": "EXL3 (ExLlamaV3)",
     "quanto": "optimum-quanto",
+    "aqlm": "AQLM",
+    "vptq": "VPTQ",
+    "spqr": "SpQR",
+    "higgs": "HIGGS",
+    "fp_quant": "FP-Quant",
+    "bitnet": "BitNet",
+    "sinq": "SINQ",
     "bitsandbytes": "bitsandbytes in 8 bits",
     "compressed-tensors": "compressed-tensors (not as NVFP4)",
     "modelopt": "modelopt (not as NVFP4)",
 }
 
-# Files of other runtimes, by pattern: a graph compiled for one of them, or weights in
-# its own order, never gpt-oss's tensors by name.
-RUNTIMES = {
-    "*.onnx": "ONNX, for ONNX Runtime",  # with genai_config.json, model.onnx.data
-    "openvino_model.xml": "OpenVINO's graph",  # with openvino_model.bin
-    "mlc-chat-config.json": "MLC LLM's shards",  # params_shard_N.bin
-    "*.engine": "a TensorRT-LLM engine",
-    "*.litertlm": "LiteRT-LM's",
-    "*.tflite": "LiteRT's",
-    "*.mlpackage": "a Core ML package",
-}
-USE_OTHER = (
-    "use a checkpoint of safetensors or a GGUF, such as `openai/gpt-oss-20b` or the "
-    "one it was made from"
-)
-
-
-def describe_runtime(names: Collection[str]) -> str | None:
-    """Describe a folder with these files if another runtime's model is in it."""
-    for pattern, what in RUNTIMES.items():
-        name = next((name for name in sorted(names) if fnmatch(name, pattern)), None)
-        if name is not None:
-            return f"is {what} (`{name}`), which is not read here: {USE_OTHER}"
-    return None
-
-
-# Models that were derived from gpt-oss and are computed otherwise.
+# Models that were derived from gpt-oss, or serve it, by `model_type`.
 OTHER_MODELS = {
     "gpt_oss_puzzle": (
         "gpt-oss-puzzle, NVIDIA's pruned gpt-oss with attention windows that differ "
         "from layer to layer, which is not computed here: use `openai/gpt-oss-120b`, "
         "from which it was made"
     ),
+    "openai_privacy_filter": (
+        "OpenAI's privacy filter, which labels tokens and writes none: use a gpt-oss "
+        "model, `openai/gpt-oss-20b` for example"
+    ),
+    "tensorrt-llm": (
+        "a checkpoint of TensorRT-LLM, cut for GPUs under its own names, which is not "
+        "read here: use the one it was made from"
+    ),
 }
+TENSORRT_KEYS = {"architecture", "mapping"}  # of TensorRT-LLM's own `config.json`
+# Heads of speculative decoding: keys of their `config.json`, and parts of the names of
+# their `architectures` (speculators, SpecForge, NVIDIA's, z-lab's DFlash).
+DRAFT_KEYS = ("speculators_model_type", "speculators_config", "draft_vocab_size")
+DRAFT_ARCHITECTURES = ("eagle", "dflash", "draft", "speculator", "medusa")
 
 
 def describe_other_model(raw: Mapping[str, Any]) -> str | None:
@@ -131,7 +124,32 @@ def describe_other_model(raw: Mapping[str, Any]) -> str | None:
     kind = raw.get("model_type")
     if "block_configs" in raw and kind == "gpt_oss":
         kind = "gpt_oss_puzzle"
+    if raw.keys() >= TENSORRT_KEYS:
+        kind = "tensorrt-llm"
+    if is_draft(raw):
+        return (
+            "a draft model, which guesses tokens for a larger one to check, and is not "
+            f"used here: give {draft_target(raw)}"
+        )
     return OTHER_MODELS.get(kind) if isinstance(kind, str) else None
+
+
+def is_draft(raw: Mapping[str, Any]) -> bool:
+    names = raw.get("architectures")
+    listed = cast("list[object]", names) if isinstance(names, list) else []
+    return any(key in raw for key in DRAFT_KEYS) or any(
+        part in str(name).lower() for name in listed for part in DRAFT_ARCHITECTURES
+    )
+
+
+def draft_target(raw: Mapping[str, Any]) -> str:
+    """Name the model that a draft model was made for, as far as it says so."""
+    settings: Any = raw.get("speculators_config")
+    target = settings.get("verifier") if isinstance(settings, Mapping) else None
+    name = target.get("name_or_path") if isinstance(target, Mapping) else None
+    return (
+        f"`{name}`" if name and isinstance(name, str) else "the model it was made for"
+    )
 
 
 def describe_method(raw: Mapping[str, Any]) -> str | None:

@@ -1,21 +1,19 @@
 """gpt-oss for other runtimes is named, with one line on what to do.
 
 Names of files are those of `onnxruntime/gpt-oss-20b-onnx`,
-`OpenVINO/gpt-oss-20b-int4-ov`, MLC LLM's and TensorRT-LLM's; a `quant_method` is what
-ExLlamaV3 writes to `config.json`.
+`OpenVINO/gpt-oss-20b-int4-ov`, `FastFlowLM/GPT-OSS-20B-NPU2`, MLC LLM's, TensorRT-LLM's
+and what trainers write.
 """
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.hub.repo_listing import HubFile, RepoListing, select_files
 from mlx_gptoss.errors import CheckpointError, HubError
-from mlx_gptoss.format.foreign_forms import USE_OTHER
-from tests.support.checkpoints import hf_config, save_tensors
+from mlx_gptoss.format.foreign_files import USE_OTHER
+from mlx_gptoss_convert.read.checkpoint import open_source
 
 RUNTIMES = {
     "is ONNX, for ONNX Runtime (`model.onnx`)": (
@@ -36,6 +34,51 @@ RUNTIMES = {
         "tokenizer.json",
     ),
     "is a TensorRT-LLM engine (`rank0.engine`)": ("config.json", "rank0.engine"),
+    "is a Core ML package (`gpt.mlpackage`)": ("gpt.mlpackage", "tokenizer.json"),
+    "is LiteRT-LM's (`gpt-oss-20b.litertlm`)": ("gpt-oss-20b.litertlm",),
+    "is FastFlowLM's, for AMD's NPU (`model.q4nx`)": (
+        "config.json",
+        "model.q4nx",
+        "tokenizer.json",
+    ),
+    "is an ExecuTorch program (`model.pte`)": ("model.pte",),
+    "is GGML, which llama.cpp had before GGUF (`ggml-model-q4_0.bin`)": (
+        "ggml-model-q4_0.bin",
+    ),
+    "is OpenAI's file for its own Metal program (`model.bin`)": ("model.bin",),
+}
+# What else is in other files: the advice is another.
+CONVERTIBLE = {
+    "is a GGUF cut into parts (`a.gguf.part1of2`)": (
+        ("a.gguf.part1of2", "a.gguf.part2of2"),
+        "join them in order (`cat FILE.gguf.part* > FILE.gguf`), then convert that",
+    ),
+    "is a llamafile, a program with a GGUF inside (`gpt-oss-20b.llamafile`)": (
+        ("gpt-oss-20b.llamafile",),
+        "take the GGUF out of it with `unzip`",
+    ),
+    "is an archive of NeMo (`gpt-oss.nemo`)": (("gpt-oss.nemo",), "Megatron Bridge"),
+    "is a checkpoint of Megatron (`latest_checkpointed_iteration.txt`)": (
+        ("iter_0000010", "latest_checkpointed_iteration.txt"),
+        "`AutoBridge.export_ckpt`",
+    ),
+    "is a distributed checkpoint of PyTorch, as FSDP saves it (`__0_0.distcp`)": (
+        (".metadata", "__0_0.distcp", "__1_0.distcp"),
+        "`accelerate merge-weights FOLDER OUT`",
+    ),
+    "is a distributed checkpoint of PyTorch, as FSDP saves it "
+    "(`pytorch_model_fsdp_0`)": (
+        ("config.json", "pytorch_model_fsdp_0", "trainer_state.json"),
+        "`accelerate merge-weights FOLDER OUT`",
+    ),
+    "is a checkpoint of DeepSpeed's ZeRO (`zero_to_fp32.py`)": (
+        ("config.json", "global_step500", "latest", "zero_to_fp32.py"),
+        "`python zero_to_fp32.py . OUT --safe_serialization`",
+    ),
+    "is one file a GPU of verl's FSDP (`model_world_size_8_rank_0.pt`)": (
+        ("model_world_size_8_rank_0.pt", "optim_world_size_8_rank_0.pt"),
+        "`python -m verl.model_merger merge",
+    ),
 }
 
 
@@ -61,17 +104,21 @@ def test_a_repository_of_another_runtime_is_named(what: str) -> None:
     )
 
 
-def test_exl3_is_named(tmp_path: Path) -> None:
-    said = {"quant_method": "exl3", "version": "0.0.6", "bits": 4.0, "head_bits": 6}
-    config = hf_config(num_hidden_layers=1) | {"quantization_config": said}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    path = "model.layers.0.self_attn.q_proj"
-    tensors = {
-        f"{path}.trellis": np.zeros((4, 4, 64), np.uint16),
-        f"{path}.suh": np.ones(64, np.float32),
-        f"{path}.svh": np.ones(64, np.float32),
-        "model.norm.weight": np.ones(192, np.float32),
-    }
-    save_tensors(tmp_path / "model.safetensors", tensors)
-    with pytest.raises(CheckpointError, match=r"(EXL3 \(ExLlamaV3\)|HQQ or EXL)"):
-        open_checkpoint(tmp_path)
+@pytest.mark.parametrize("what", CONVERTIBLE)
+def test_what_can_be_joined_or_exported_first_says_how(
+    what: str, tmp_path: Path
+) -> None:
+    names, advice = CONVERTIBLE[what]
+    for name in names:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(CheckpointError) as error:
+        open_source(tmp_path)
+    assert f"`{tmp_path}` {what}, which is not read here: " in str(error.value)
+    assert advice in str(error.value)
+
+
+def test_a_single_file_of_another_program_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "gpt-oss-20b.llamafile"
+    path.write_bytes(b"MZqFpD")
+    with pytest.raises(CheckpointError, match="a llamafile, a program with a GGUF"):
+        open_source(path)

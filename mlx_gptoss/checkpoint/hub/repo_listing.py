@@ -1,5 +1,6 @@
 """Request a repository's commit and files from the Hub, and select those needed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
@@ -15,7 +16,8 @@ from mlx_gptoss.checkpoint.hub.library import library, require_session
 from mlx_gptoss.checkpoint.hub.local_models import MODEL_TYPE
 from mlx_gptoss.errors import HubError
 from mlx_gptoss.format.file_names import ADAPTER_CONFIG, ADAPTERS, CONFIG, GGUF, WEIGHTS
-from mlx_gptoss.format.foreign_forms import describe_runtime
+from mlx_gptoss.format.foreign_files import describe_runtime
+from mlx_gptoss.format.foreign_forms import describe_other_model
 from mlx_gptoss.memory import format_bytes
 
 # Files of a model in download order: config.json last, so that a folder with it is
@@ -41,6 +43,7 @@ class RepoListing:
     commit: str
     model_type: str
     files: dict[str, HubFile]
+    architectures: tuple[str, ...] = ()
 
     @property
     def etags(self) -> set[str]:
@@ -74,8 +77,14 @@ def _request_listing(
     if not facts.sha:
         raise HubError(f"the Hub names no commit of `{repo}`: check `HF_ENDPOINT`")
     files = [_file(sibling) for sibling in facts.siblings or ()]
-    kind = (facts.config or {}).get("model_type", MODEL_TYPE)
-    return RepoListing(repo, facts.sha, kind, {file.name: file for file in files})
+    config = facts.config or {}
+    return RepoListing(
+        repo,
+        facts.sha,
+        config.get("model_type", MODEL_TYPE),
+        {file.name: file for file in files},
+        tuple(config.get("architectures") or ()),
+    )
 
 
 def _file(sibling: Any) -> HubFile:
@@ -89,6 +98,11 @@ def _file(sibling: Any) -> HubFile:
 def select_files(published: RepoListing) -> list[HubFile]:
     """Select the files to download, in the order of NEEDED_PATTERNS."""
     model, kind, files = published.repo, published.model_type, published.files
+    other = describe_other_model(
+        {"model_type": kind, "architectures": list(published.architectures)}
+    )
+    if other is not None:
+        raise HubError(f"`{model}` is {other}")
     if kind != MODEL_TYPE:
         raise HubError(f"`{model}` is a `{kind}` model: only gpt-oss models run here")
     top = sorted(name for name in files if "/" not in name)
@@ -118,6 +132,13 @@ def _refuse(published: RepoListing) -> None:
             f"and the adapter with `-a {model}`"
         )
     firsts = first_shards(name for name in files if name.endswith(GGUF))
+    folders = model_folders(sizes)
+    if folders:
+        raise HubError(
+            f"`{model}` has its models in folders: convert one of these by "
+            "`mlx-gptoss convert NAME DST`, which downloads nothing else\n"
+            + list_models(model, [*sorted(folders), *firsts], {**sizes, **folders})
+        )
     if len(firsts) == 1:
         size = format_bytes(sum(sizes.get(part, 0) for part in list_shards(firsts[0])))
         fact = f"is published as GGUF ({size}), which is not run here"
@@ -136,24 +157,17 @@ def _refuse(published: RepoListing) -> None:
     runtime = None if any(map(is_weights, names)) else describe_runtime(names)
     if runtime is not None:
         raise HubError(f"`{model}` {runtime}")
-    folders = model_folders(published)
-    if folders:
-        raise HubError(
-            f"`{model}` has its models in folders: download one with `hf download "
-            f"{model} --include 'FOLDER/*' --local-dir DST`, then give `DST/FOLDER`\n"
-            + list_models(model, sorted(folders), folders)
-        )
     raise HubError(
         f"`{model}` has no `{CONFIG}` with safetensors weights beside it: "
         "choose a model published as safetensors"
     )
 
 
-def model_folders(published: RepoListing) -> dict[str, int]:
+def model_folders(sizes: Mapping[str, int]) -> dict[str, int]:
     """Return the folders that hold a config and weights, with the bytes in each."""
-    sizes: dict[str, int] = {}
-    for name, file in published.files.items():
-        folder, found, last = name.rpartition("/")
-        if found and is_weights(last) and f"{folder}/{CONFIG}" in published.files:
-            sizes[folder] = sizes.get(folder, 0) + (file.size or 0)
-    return sizes
+    found: dict[str, int] = {}
+    for name, size in sizes.items():
+        folder, inside, last = name.rpartition("/")
+        if inside and is_weights(last) and f"{folder}/{CONFIG}" in sizes:
+            found[folder] = found.get(folder, 0) + size
+    return found
