@@ -142,12 +142,24 @@ class Services:
     def fetch_source(self, model: str, *, offline: bool) -> Path:
         """Return the folder or the GGUF file of a model to convert."""
         from mlx_gptoss.checkpoint.hub.errors import GgufOnlyError
+        from mlx_gptoss.checkpoint.hub.folders import fetch_folder, split_folder
         from mlx_gptoss.checkpoint.hub.gguf import (
             fetch_gguf,
             find_cached_gguf,
             split_name,
         )
 
+        repo, folder = split_folder(model)
+        if folder is not None:
+            with DownloadProgress(model) as shown:
+                return fetch_folder(
+                    self.hub,
+                    repo,
+                    folder,
+                    offline=offline,
+                    progress=shown,
+                    notify=shown.say,
+                )
         repo, name = split_name(model)
         is_gguf = name is not None or find_cached_gguf(self.hub, repo, None) is not None
         with DownloadProgress(model) as shown:

@@ -38,11 +38,6 @@ def running(whole: bytes) -> Iterator[HubServer]:
         "owner/many": QUANTS,
         "owner/parts": PARTS,
         "owner/nothing": {"README.md": b"words"},
-        "owner/folders": {
-            f"{name}/{file}": bytes(size)
-            for name, size in (("mxfp4", 2000), ("bf16", 5000), ("none", 0))
-            for file in ("config.json", "model.safetensors")[: 2 if size else 1]
-        },
     }
     with hub_server(repos) as server:
         yield server
@@ -121,16 +116,6 @@ def test_one_model_as_gguf_is_answered_with_its_command(hub: Hub) -> None:
     assert "with `mlx-gptoss convert owner/one ./one-mlx`, then give `./one-mlx`" in (
         str(raised.value)
     )
-
-
-def test_models_in_folders_are_listed_with_the_command_that_fetches_one(
-    hub: Hub,
-) -> None:
-    with pytest.raises(HubError) as raised:
-        hub.resolve("owner/folders")
-    first, *rest = str(raised.value).splitlines()
-    assert "`hf download owner/folders --include 'FOLDER/*'" in first
-    assert rest == ["  owner/folders/bf16   5 kB", "  owner/folders/mxfp4  2 kB"]
 
 
 @pytest.mark.parametrize(
