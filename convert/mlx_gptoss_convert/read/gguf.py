@@ -61,13 +61,17 @@ NUMBERS = {
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """One tensor. `shape` is in row-major order, the reverse of ggml's."""
+    """One tensor. `shape` is in row-major order, the reverse of ggml's.
+
+    `scales` are NVFP4's of the whole matrix, or of each of a stack.
+    """
 
     name: str
     ggml_type: GgmlType
     shape: tuple[int, ...]
     offset: int  # from the start of the file
     file: Path
+    scales: tuple[float, ...] = (1.0,)
 
     @property
     def nbytes(self) -> int:

@@ -27,12 +27,13 @@ from mlx_gptoss_convert.read.gguf_names import (
     layout_of,
     usual_name,
 )
+from mlx_gptoss_convert.read.gguf_nvfp4 import with_scales
 from mlx_gptoss_convert.read.gguf_settings import (
     config_from_metadata,
     require_gpt_oss,
 )
 from mlx_gptoss_convert.read.gguf_tensors import MXFP4_DECODERS, stored_tensors
-from mlx_gptoss_convert.read.gguf_types import OLLAMA_MXFP4
+from mlx_gptoss_convert.read.gguf_types import NVFP4, OLLAMA_MXFP4
 
 
 def gguf_checkpoint(parts: list[GgufHeader], files: CompanionFiles) -> Checkpoint:
@@ -42,7 +43,7 @@ def gguf_checkpoint(parts: list[GgufHeader], files: CompanionFiles) -> Checkpoin
     """
     first = parts[0]
     require_gpt_oss(first.metadata, first.path.name)
-    named = join_parts(parts)
+    named = with_scales(join_parts(parts))
     embedding = named.get(EMBEDDING)
     if embedding is None:
         raise CheckpointError(
@@ -146,9 +147,15 @@ def list_expert_notices(parts: list[GgufHeader]) -> list[str]:
         for tensor in part.tensors.values()
         if "_exps.weight" in tensor.name and tensor.ggml_type not in MXFP4_DECODERS
     )
+    repacked = types.pop(NVFP4, 0)
     lossy = [(kind, count) for kind, count in types.items() if kind.block > 1]
     lossless = [(kind, count) for kind, count in types.items() if kind.block == 1]
     notices = []
+    if repacked:
+        notices.append(
+            f"{repacked} expert matrices are stored as NVFP4: they become MXFP4, bit "
+            "by bit where that is exact, else with the least error"
+        )
     if lossy:
         shown = ", ".join(f"{count} as {kind.name}" for kind, count in lossy)
         notices.append(

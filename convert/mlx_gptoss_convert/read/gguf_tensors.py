@@ -20,7 +20,8 @@ from mlx_gptoss_convert.read.gguf_blocks import (
     is_bfloat16,
 )
 from mlx_gptoss_convert.read.gguf_decoders import DECODERS
-from mlx_gptoss_convert.read.gguf_types import F32, MXFP4, OLLAMA_MXFP4
+from mlx_gptoss_convert.read.gguf_nvfp4 import nvfp4_tensor
+from mlx_gptoss_convert.read.gguf_types import F32, MXFP4, NVFP4, OLLAMA_MXFP4
 from mlx_gptoss_convert.read.source import SourceTensor, TensorReader
 
 MXFP4_DECODERS = {MXFP4: MXFP4_BLOCKS, OLLAMA_MXFP4: OLLAMA_BLOCKS}
@@ -41,6 +42,8 @@ def stored_tensors(tensors: Iterable[GgufTensor]) -> Iterator[StoredTensor]:
         kind = tensor.ggml_type
         if kind in MXFP4_DECODERS:
             yield from mxfp4_tensors(tensor, MXFP4_DECODERS[kind])
+        elif kind == NVFP4:
+            yield nvfp4_tensor(tensor)
         elif kind.name in DECODERS:
             yield decoded_tensor(tensor, "BF16", tensor.shape, DECODERS[kind.name])
         elif kind == F32 and all_bfloat16:

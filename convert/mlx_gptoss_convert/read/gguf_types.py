@@ -42,6 +42,7 @@ MXFP4 = short_type("MXFP4", 39, 17)
 # until llama.cpp had a type of its own; 4 was llama.cpp's Q4_2, older than GGUF.
 OLLAMA_MXFP4 = short_type("MXFP4 of Ollama", 4, 17)
 Q8_0 = short_type("Q8_0", 8, 34)
+NVFP4 = GgmlType("NVFP4", 40, 64, 36)
 TYPES = (
     F32,
     F16,
@@ -60,6 +61,7 @@ TYPES = (
     k_type("Q5_K", 13, 176),
     k_type("Q6_K", 14, 210),
     k_type("IQ4_XS", 23, 136),
+    NVFP4,
 )
 READABLE_TYPES = {entry.number: entry for entry in TYPES}
 UNREADABLE_TYPES = {
@@ -86,6 +88,5 @@ UNREADABLE_TYPES = {
     36: "IQ4_NL_4_4",
     37: "IQ4_NL_4_8",
     38: "IQ4_NL_8_8",
-    40: "NVFP4",
     41: "Q1_0",
 }
