@@ -107,6 +107,11 @@ def read_state(stored: StoredTensor) -> dict[str, Any]:
             f"tensor `{stored.name}` in `{stored.file}` is not JSON ({error}), as "
             "bitsandbytes writes it: save the model again"
         ) from error
+    if not isinstance(state, dict):
+        raise CheckpointError(
+            f"tensor `{stored.name}` in `{stored.file}` is {state!r:.40}, expected an "
+            "object, as bitsandbytes writes it: save the model again"
+        )
     return state
 
 
@@ -118,21 +123,22 @@ def decoded_weight(
 ) -> DecodedTensor:
     """Present one weight as floats; raises CheckpointError if its parts do not fit."""
     weight = stored.get(name)
-    dtype = DTYPES.get(state.get("dtype", ""))
-    shape = tuple(state.get("shape", ()))
+    dtype = DTYPES.get(str(state.get("dtype")))
+    shape = read_sizes(state.get("shape"))
     count = prod(shape)
-    needed = {"absmax", "quant_map"}
+    block = read_sizes([state.get("blocksize")])
     nested = "absmax" in described and described["absmax"].dtype == "U8"
-    if nested:
-        needed |= {"nested_absmax", "nested_quant_map"}
-    fits = (
-        weight is not None
-        and dtype is not None
-        and weight.nbytes == -(-count // CODES_PER_BYTE)
-        and needed <= described.keys()
-        and described["absmax"].count == -(-count // state["blocksize"])
-    )
-    if weight is None or dtype is None or not fits:
+    outer = read_sizes([state.get("nested_blocksize") if nested else 1])
+    offset = state.get("nested_offset", 0.0) if nested else 0.0
+    if (
+        weight is None
+        or dtype is None
+        or not (shape and block and outer)
+        or block[0] % CODES_PER_BYTE
+        or not isinstance(offset, int | float)
+        or weight.nbytes != -(-count // CODES_PER_BYTE)
+        or not has_parts(described, -(-count // block[0]), outer[0] if nested else None)
+    ):
         raise CheckpointError(
             f"the tensors of `{name}` are not complete, or not as bitsandbytes writes "
             f"them ({state!r:.200}): save the model again"
@@ -140,9 +146,9 @@ def decoded_weight(
     rows = BitsandbytesRows(
         dtype=dtype,
         count=count,
-        block=state["blocksize"],
-        nested_block=state.get("nested_blocksize", 1),
-        offset=state.get("nested_offset", 0.0),
+        block=block[0],
+        nested_block=outer[0],
+        offset=float(offset),
         parts={
             kind: SourceTensor.from_checkpoint(part.name, part)
             for kind, part in described.items()
@@ -156,4 +162,32 @@ def decoded_weight(
         offset=weight.offset,
         nbytes=count * DTYPE_BYTES[dtype],
         decoder=rows,
+    )
+
+
+def read_sizes(value: Any) -> tuple[int, ...]:
+    """Return positive integers of a list; () if it is anything else."""
+    found = value if isinstance(value, list) else []
+    return tuple(found) if all(type(x) is int and x > 0 for x in found) else ()
+
+
+def has_parts(
+    described: Mapping[str, StoredTensor], blocks: int, nested_block: int | None
+) -> bool:
+    """Whether all scales and values are there, in float32 and as many as needed.
+
+    `nested_block` is the number of scales that share one, None if they are not packed.
+    """
+    counts = {"absmax": blocks, "quant_map": 16}
+    if nested_block is not None:
+        counts |= {
+            "nested_absmax": -(-blocks // nested_block),
+            "nested_quant_map": 256,
+        }
+    dtypes = {"absmax": "F32" if nested_block is None else "U8"}
+    return all(
+        kind in described
+        and described[kind].count == count
+        and described[kind].dtype == dtypes.get(kind, "F32")
+        for kind, count in counts.items()
     )

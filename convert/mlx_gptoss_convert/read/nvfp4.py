@@ -17,18 +17,20 @@ from mlx_gptoss.checkpoint import StoredTensor
 from mlx_gptoss.checkpoint.decoded_tensor import DecodedTensor
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.format.block_formats import E4M3_VALUES
+from mlx_gptoss.format.dtypes import RAW_DTYPES, cast
 from mlx_gptoss.format.foreign_forms import (
     ACTIVATION_SCALE,
     COMPRESSED_SCALE,
     MODELOPT_SCALE,
     NVFP4_GROUP,
 )
-from mlx_gptoss.format.layout import DTYPE_BYTES
+from mlx_gptoss.format.layout import DTYPE_BYTES, FLOATS
 from mlx_gptoss.format.mxfp4 import BYTE_VALUES
 from mlx_gptoss_convert.read.packed_values import CODES_PER_BYTE, decode_groups
 from mlx_gptoss_convert.read.source import SourceTensor, TensorReader
 
 FLOAT = "BF16"  # what values are rounded to
+FLOAT32 = np.dtype(np.float32)
 SCALE_BYTES = 4  # of a group in a record: float32
 
 
@@ -180,6 +182,11 @@ def decode_compressed(stored: Mapping[str, StoredTensor]) -> dict[str, StoredTen
             continue
         path = found["path"]
         total = read_floats(shown.pop(name))
+        if not total.all():
+            raise CheckpointError(
+                f"tensor `{name}` in `{stored[name].file}` is zero, and values are "
+                "divided by it: save the model again"
+            )
         codes, scales = f"{path}.weight_packed", f"{path}.weight_scale"
         shown[f"{path}.weight"] = decoded_matrix(
             require(shown.pop(codes, None), codes),
@@ -206,16 +213,18 @@ def require(tensor: StoredTensor | None, name: str) -> StoredTensor:
 
 
 def read_floats(stored: StoredTensor) -> np.ndarray:
-    """Read the scales of whole matrices: one or a few float32."""
+    """Read the scales of whole matrices, one or a few floats, as float32."""
     with TensorReader() as reader:
         source = SourceTensor.from_checkpoint(stored.name, stored)
         raw = reader.read(replace(source, shape=(stored.count,)), 0, stored.nbytes)
-    if stored.dtype != "F32" or not np.isfinite(raw.view(np.float32)).all():
-        raise CheckpointError(
-            f"tensor `{stored.name}` in `{stored.file}` is not a finite float32: save "
-            "the model again"
-        )
-    return raw.view(np.float32).reshape(-1)
+    if stored.dtype in FLOATS:
+        values = cast(raw.view(RAW_DTYPES[stored.dtype]), stored.dtype, FLOAT32)
+        if np.isfinite(values).all():
+            return values.reshape(-1)
+    raise CheckpointError(
+        f"tensor `{stored.name}` in `{stored.file}` is not one or a few finite floats, "
+        "as the scales of whole matrices are: save the model again"
+    )
 
 
 def decoded_matrix(
@@ -227,13 +236,14 @@ def decoded_matrix(
     is_reciprocal: bool = False,
 ) -> DecodedTensor:
     """Present a matrix as bfloat16; raises CheckpointError if its parts do not fit."""
-    *stack, rows, half = codes.shape
+    *stack, rows, half = codes.shape if len(codes.shape) > 1 else (0, *codes.shape)
     if is_transposed:
         rows, half = half, rows
     columns = half * CODES_PER_BYTE
     groups = columns // NVFP4_GROUP
     expected = (*stack, *((groups, rows) if is_transposed else (rows, groups)))
     fits = codes.dtype == "U8" and scales.dtype in ("F8_E4M3", "U8")
+    fits = fits and columns % NVFP4_GROUP == 0
     if not fits or scales.shape != expected or len(total) not in (1, prod(stack)):
         raise CheckpointError(
             f"tensor `{codes.name}` in `{codes.file}` is {codes.dtype} of shape "
