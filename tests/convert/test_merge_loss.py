@@ -16,6 +16,10 @@ from mlx_gptoss.model.adapters import AdapterStack
 from mlx_gptoss_convert.measure.merge import MergeLoss, measure_merge
 from mlx_gptoss_convert.measure.texts import EvaluationText, fully_scored
 from mlx_gptoss_convert.merge.merge import merge
+from mlx_gptoss_convert.plan.recipe import RECIPES
+from mlx_gptoss_convert.read.checkpoint import open_source
+from mlx_gptoss_convert.write.conversion import convert
+from mlx_gptoss_convert.write.outputs import plan_output
 from tests.convert.test_convert_kl import by_hand, log_softmax
 from tests.support.adapter_files import random_loras, write_peft
 from tests.support.conversions import Stopped, contents, stop_after
@@ -32,9 +36,11 @@ from tests.support.merging import (
     loras,
     prepared,
 )
+from tests.support.packed_goldens import FOLDER
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "mlx_gptoss" / "demo"
+DOWN_PROJ = "mlp.experts.down_proj"
 FLOAT32_NOISE = 1e-4  # relative; the order of sums differs
 
 
@@ -117,6 +123,43 @@ def test_a_recipe_that_rounds_more_than_the_adapter_changes_is_named(
     assert warning is not None
     assert warning.startswith("rounding the weights moved predictions as much as the")
     assert warning.endswith("`--recipe lossless` rounds least")
+
+
+def test_a_gguf_loses_the_same_as_what_it_was_made_from(tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    WRITERS["hf"](folder, RAW, TENSORS)
+    write_tokenizer(folder / "tokenizer.json")
+    convert(
+        plan_output(open_source(folder), RECIPES["lossless"], to="gguf"),
+        tmp_path / "gguf",
+    )
+    (tmp_path / "text").write_text("a b abc d " * 9)
+    adapter = adapter_folder(tmp_path / "adapter", loras(PATHS, size=0.05))
+    options = {"measures": True, "text": tmp_path / "text", "recipe": "q4"}
+    one, other = (
+        merge(prepared(source, adapter, **options), tmp_path / f"from-{source.name}")
+        for source in (folder, tmp_path / "gguf")
+    )
+    assert one is not None
+    assert other is not None
+    assert one.merged.kl > 1e-3
+    for found, expected in ((other.merged, one.merged), (other.base, one.base)):
+        assert found.as_dict() == pytest.approx(expected.as_dict(), rel=FLOAT32_NOISE)
+    assert other.experts == one.experts
+
+
+@pytest.mark.parametrize("form", ["bitsandbytes", "modelopt"])
+def test_a_merge_into_a_packed_form_is_measured(form: str, tmp_path: Path) -> None:
+    source = open_source(FOLDER / form)
+    config = source.checkpoint.config
+    paths = [f"model.layers.0.{x}" for x in ("self_attn.q_proj", DOWN_PROJ)]
+    adapter = write_peft(tmp_path / "adapter", random_loras(config, paths, size=0.05))
+    plan = prepared(FOLDER / form, adapter, dense_experts=True)
+    merge(plan, tmp_path / "dst")
+    ids = np.random.default_rng(4).integers(0, config.vocab_size, 20).tolist()
+    loss = measure_merge(plan.merge, tmp_path / "dst", [fully_scored(ids)])
+    assert loss.base.kl > 1e-4
+    assert loss.lost < 0.5
 
 
 def test_a_merge_interrupted_while_it_is_measured_is_resumed(tmp_path: Path) -> None:

@@ -28,7 +28,6 @@ from mlx_gptoss_convert.plan.merging import (
 from mlx_gptoss_convert.plan.plan import ConversionPlan
 from mlx_gptoss_convert.plan.recipe import Recipe
 from mlx_gptoss_convert.read.checkpoint import ConversionSource
-from mlx_gptoss_convert.read.gguf_names import is_gguf
 from mlx_gptoss_convert.read.source import Progress
 from mlx_gptoss_convert.write.conversion import convert
 from mlx_gptoss_convert.write.outputs import plan_output
@@ -73,7 +72,7 @@ def prepare_merge(
     """
     check_options(options)
     checkpoint = source.checkpoint
-    runnable = options.to != "gguf" and not is_gguf(checkpoint)
+    runnable = options.to != "gguf"
     measures = options.measures and runnable
     texts = open_texts(source, options.text) if measures else []
     merge = plan_merge(source, adapter)
