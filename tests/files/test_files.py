@@ -248,6 +248,7 @@ WRITERS = {  # files and rooms that write without `files/`, and why
     "workloads/batch/journal.py": "lines are appended to files that can be resumed",
     "workloads/tune/run_log.py": "lines are appended",
     "measure/decoders.py": "within a scratch folder",
+    "measure/foreign_sources.py": "within a scratch folder",
     "measure/speed.py": "within a scratch folder",
     "write/journal.py": "lines are appended",
     "write/writer.py": "shards are written in pieces and can be resumed",

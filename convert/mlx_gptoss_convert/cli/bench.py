@@ -14,6 +14,8 @@ from mlx_gptoss.memory import format_bytes
 if TYPE_CHECKING:
     from mlx_gptoss_convert.measure.speed import ConvertBench
 
+SOURCES = ("hf", "gguf", "gguf-q8", "nf4", "nvfp4")
+
 
 @click.command("convert", short_help="Speed and memory of converting")
 @click.option(
@@ -35,9 +37,16 @@ if TYPE_CHECKING:
     show_default=True,
     help="Interleaved rounds; times are their medians",
 )
+@click.option(
+    "--source",
+    type=click.Choice(SOURCES),
+    default=SOURCES[0],
+    show_default=True,
+    help="Its form: OpenAI's, or one of other tools, which mlx-lm does not read",
+)
 @bench_output
 def bench_convert_command(
-    size: int, folder: Path | None, rounds: int, output: BenchOutput
+    size: int, folder: Path | None, rounds: int, source: str, output: BenchOutput
 ) -> None:
     """Measure the converter against a plain copy and against mlx_lm.convert.
 
@@ -46,7 +55,7 @@ def bench_convert_command(
     """
     from mlx_gptoss_convert.measure.speed import bench_convert
 
-    found = bench_convert(size, folder, rounds=rounds, progress=note)
+    found = bench_convert(size, folder, rounds=rounds, form=source, progress=note)
     output.show(found, conversions_table)
 
 
@@ -65,6 +74,12 @@ def conversions_table(found: "ConvertBench") -> str:
     lines = [aligned(rows, columns=4)]
     lines += [f"{row.engine}: {row.failure}" for row in found.rows if row.failure]
     lines.append(f"lossless reaches {found.copy_share:.0%} of the rate of a copy")
+    lines += [
+        f"{row.engine} took {format_bytes(row.grown)} above its start, at most "
+        f"{format_bytes(row.bound)} was foreseen"
+        for row in found.rows
+        if row.bound
+    ]
     if found.peer_ratios is not None:
         times, peaks = found.peer_ratios
         lines.append(f"mlx-lm / q8: {times:.2f}x the time, {peaks:.2f}x the memory")
