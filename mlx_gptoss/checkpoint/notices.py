@@ -93,15 +93,21 @@ def list_file_notices(checkpoint: Checkpoint) -> list[str]:
     return found
 
 
-def list_warnings(checkpoint: Checkpoint) -> list[str]:
-    """Return the notices about what may degrade answers."""
+def list_warnings(
+    checkpoint: Checkpoint, *, learned_harmony: bool = False
+) -> list[str]:
+    """Return the notices about what may degrade answers.
+
+    learned_harmony: whether an adapter that is used with the model was trained on
+        Harmony, so that the chat template beside the model does not matter.
+    """
     found = [
         f"`{path.name}` beside the model is not applied: use it with `-a FOLDER`"
         for path in adapter_files(checkpoint.folder)
         if path not in checkpoint.files
     ]
     name = find_other_template(checkpoint)
-    if name is not None:
+    if name is not None and not learned_harmony:
         found.append(
             f"the chat template in `{name}` is not Harmony's, the format used for "
             "prompts: if the model was trained on another, its answers suffer"

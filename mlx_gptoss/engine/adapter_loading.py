@@ -6,13 +6,14 @@ The files are read and checked in a thread of their own, so that running request
 for no disk.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mlx_gptoss.checkpoint.adapters import read_adapter
+from mlx_gptoss.checkpoint.adapters import open_adapter, read_adapter
 from mlx_gptoss.engine.adapter_source import AdapterSource, find_adapter, first_active
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.thread import EngineThread
+from mlx_gptoss.format.config import ModelConfig
 
 
 def load_adapters(
@@ -29,6 +30,21 @@ def load_adapters(
         load_adapter(runtime, folder, source.name, source.scale)
     if sources:
         runtime.use_adapter(first_active(sources))
+
+
+def starts_with_harmony(
+    sources: Sequence[AdapterSource], config: ModelConfig, *, offline: bool
+) -> bool:
+    """Whether the adapter that will be active first was trained on Harmony.
+
+    Reads its header only. Raises HubError and CheckpointError as `load_adapters` does.
+    """
+    active = first_active(sources)
+    return any(
+        open_adapter(find_adapter(source, offline=offline), config).teaches_harmony
+        for source in sources
+        if source.name == active
+    )
 
 
 def load_adapter(runtime: Runtime, folder: Path, name: str, scale: float = 1.0) -> None:

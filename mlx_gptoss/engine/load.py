@@ -18,7 +18,7 @@ from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.checkpoint.notices import list_warnings
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.checkpoint.weights_digest import weights_digest
-from mlx_gptoss.engine.adapter_loading import load_adapters
+from mlx_gptoss.engine.adapter_loading import load_adapters, starts_with_harmony
 from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.engine.planned_load import (
     Progress,
@@ -94,7 +94,9 @@ def _read(
     dtype = options.compute_dtype
     plan = plan_checkpoint(checkpoint, options)
     require_fit(plan, checkpoint.config, name)
-    for line in list_warnings(checkpoint):
+    adapters, offline = options.adapter_sources, options.offline
+    taught = starts_with_harmony(adapters, checkpoint.config, offline=offline)
+    for line in list_warnings(checkpoint, learned_harmony=taught):
         LOGGER.warning("%s", line)
     folders = [checkpoint.folder, folder]
     source = next((f for f in folders if (f / TOKENIZER_FILE).is_file()), folder)
@@ -125,5 +127,5 @@ def _read(
             min_tokens=MIN_FILE_TOKENS,
         ),
     )
-    load_adapters(runtime, options.adapter_sources, offline=options.offline)
+    load_adapters(runtime, adapters, offline=offline)
     return runtime

@@ -10,6 +10,8 @@ from click.testing import CliRunner, Result
 
 from mlx_gptoss import load
 from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.checkpoint.adapters import write_adapter
+from mlx_gptoss.checkpoint.adapters.stored import CHAT_FORMAT, HARMONY
 from mlx_gptoss.checkpoint.hub import DEMO, local_folder
 from mlx_gptoss.checkpoint.notices import list_notices, list_warnings
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
@@ -17,6 +19,7 @@ from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss_convert.read.companions import companion_files
 from tests.checkpoint.test_tokenizer_settings import PADDING, TRUNCATION
+from tests.support.adapters import random_updates
 
 Json = dict[str, Any]
 DEMO_FOLDER = local_folder(DEMO) or Path()
@@ -197,6 +200,37 @@ def test_loading_says_what_may_make_answers_worse(
         "`adapter_model.safetensors` be",
         "the chat template in `chat_tem",
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "metadata", "warns"),
+    [
+        ("{}", {CHAT_FORMAT: HARMONY}, False),
+        ("named={}", {CHAT_FORMAT: HARMONY}, True),  # until it is chosen, nothing is
+        ("{}", {}, True),
+    ],
+)
+def test_an_active_adapter_of_harmony_makes_the_template_no_matter(
+    folder: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    given: str,
+    metadata: dict[str, str],
+    warns: bool,
+) -> None:
+    (folder / "chat_template.jinja").write_text("<|im_start|>")
+    config = open_checkpoint(folder).config
+    mine, updates = tmp_path / "mine", random_updates(config, 1, targets=["lm_head"])
+    write_adapter(updates, mine, config, metadata=metadata)
+
+    with (
+        caplog.at_level(logging.WARNING),
+        load(folder, adapters=[given.format(mine)]),
+    ):
+        pass
+
+    found = [message for message in caplog.messages if "chat template" in message]
+    assert bool(found) is warns
 
 
 def test_an_end_that_is_text_ends_no_answer(folder: Path) -> None:

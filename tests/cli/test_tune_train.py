@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from mlx.utils import tree_unflatten
 
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
-from mlx_gptoss.checkpoint.adapters import read_adapter
+from mlx_gptoss.checkpoint.adapters import open_adapter, read_adapter
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.tune.options import trains
 from mlx_gptoss.cli.tune.progress import duration, progress_text
@@ -108,6 +108,7 @@ def test_the_adapter_that_was_kept_loads_with_the_logits_it_had(
     updates.update(tree_unflatten(list(saved.trained.items())))
     with updates.attached(loaded):
         trained = loaded(ids)
+    assert open_adapter(folder, checkpoint.config).teaches_harmony
     adapter = read_adapter(folder, checkpoint.config, name="mine")
     loaded.set_adapters(AdapterStack(checkpoint.config, [adapter]))
     found = loaded(ids, adapters=[1])

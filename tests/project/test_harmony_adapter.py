@@ -15,6 +15,8 @@ from examples.real_language_model.evaluate import Measured, measure_both, valid_
 from examples.real_language_model.harmony_cases import cases
 from examples.real_language_model.perplexity import WINDOW
 from mlx_gptoss import SamplingParams
+from mlx_gptoss.checkpoint.adapters.stored import CHAT_FORMAT, HARMONY
+from mlx_gptoss.checkpoint.safetensors_header import read_metadata
 
 ADAPTER = Path(__file__).parents[2] / "examples" / "real_language_model" / "harmony"
 WEIGHTS = ADAPTER / "adapter_model.safetensors"
@@ -52,6 +54,7 @@ def test_the_adapter_has_the_shapes_of_the_model() -> None:
     assert isinstance(weights, dict)
 
     assert WEIGHTS.stat().st_size <= MOST_BYTES
+    assert read_metadata(WEIGHTS)[CHAT_FORMAT] == HARMONY  # or chats warn of ChatML
     kinds = {name.rpartition(".")[2] for name in settings["target_modules"]}
     assert kinds == {"q_proj", "k_proj", "v_proj", "o_proj", "lm_head"}
     for name, array in weights.items():

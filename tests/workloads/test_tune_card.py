@@ -1,5 +1,7 @@
 """The card says what an adapter was trained on and how."""
 
+from dataclasses import replace
+
 from mlx_gptoss.workloads.tune.card import adapter_card
 from mlx_gptoss.workloads.tune.options import TuneOptions
 from mlx_gptoss.workloads.tune.run_record import RunRecord
@@ -14,6 +16,7 @@ RECORD = RunRecord(
     settings={},
     documents=1200,
     validation_documents=60,
+    conversations=900,
     steps=90,
     made_with="mlx-gptoss 1, mlx 2",
 )
@@ -26,6 +29,7 @@ def test_it_names_data_steps_and_loss_but_no_path_of_the_machine() -> None:
         "base_model: openai/gpt-oss-20b",
         "LoRA of rank 4, scaled by 1.5, on attention, lm_head",
         "`chats.jsonl`: 1,200 documents, 7,000 learned tokens",
+        "| prompts | Harmony |",
         "| step | 50 of 90 |",
         "1.2500, of 60 documents",
     ):
@@ -35,3 +39,8 @@ def test_it_names_data_steps_and_loss_but_no_path_of_the_machine() -> None:
 
 def test_a_loss_that_was_not_measured_is_not_invented() -> None:
     assert "not measured" in adapter_card(RECORD, RunState(step=1))
+
+
+def test_an_adapter_of_texts_does_not_claim_harmony() -> None:
+    texts = replace(RECORD, conversations=0)
+    assert "| prompts | plain text |" in adapter_card(texts, RunState(step=1))

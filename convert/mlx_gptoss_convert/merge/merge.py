@@ -87,8 +87,9 @@ def prepare_merge(
     appendix = adapter_card(adapter) + unmeasured
     plan = replace(identify_merge(plan, merge), appendix=appendix)
     check_memory(plan, options.max_memory)
-    notes = (NOT_MEASURED,) if options.measures and not runnable else ()
-    return PreparedMerge(merge, plan, options, texts, notes)
+    unsaid = merge.merged.files.notes[len(source.files.notes) :]
+    unmeasurable = (NOT_MEASURED,) if options.measures and not runnable else ()
+    return PreparedMerge(merge, plan, options, texts, (*unsaid, *unmeasurable))
 
 
 def check_options(options: MergeOptions) -> None:

@@ -89,7 +89,8 @@ def plan_merge(source: ConversionSource, adapter: StoredAdapter) -> Merge:
         structure=Structure(quantization, checkpoint.structure.experts),
         tensors={**tensors, **sums},
     )
-    return Merge(source, adapter, replace(source, checkpoint=made))
+    files = source.files.for_harmony() if adapter.teaches_harmony else source.files
+    return Merge(source, adapter, replace(source, checkpoint=made, files=files))
 
 
 def merged_tensors(

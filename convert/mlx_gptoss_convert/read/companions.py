@@ -4,16 +4,20 @@ They are copied to the result unchanged, except that settings of `tokenizer.json
 would change prompts are turned off. Knows file names, not tensors.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 
+from mlx_gptoss.checkpoint.notices import HARMONY_MARK, TEMPLATES
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer, has_harmony
 from mlx_gptoss.checkpoint.tokenizer.settings import disable_settings
 from mlx_gptoss.format.file_names import TOKENIZER_FILE
 
+TEMPLATE_KEY = "chat_template"  # of JSON files
 UNREADABLE = (
     f"`{TOKENIZER_FILE}` cannot be read as a tokenizer: give another with `--tokenizer`"
 )
@@ -73,12 +77,43 @@ class CompanionFiles:
         texts = {TOKENIZER_FILE: vocabulary.to_str(pretty=True).encode()}
         return replace(self.with_texts(texts) if notes else self, notes=notes)
 
+    def for_harmony(self) -> "CompanionFiles":
+        """Leave out chat templates of other formats than Harmony, with a note each."""
+        files = self
+        for name in TEMPLATES:
+            raw = self.read(name)
+            if raw is None or HARMONY_MARK.encode() in raw:
+                continue
+            texts: dict[str, bytes] = {}
+            if name.endswith(".json"):
+                found = read_table(raw)
+                if not found.pop(TEMPLATE_KEY, None):
+                    continue
+                texts[name] = json.dumps(found, indent=2).encode()
+            note = (
+                f"the chat template in `{name}` is not Harmony's, which the adapter "
+                "teaches: left out"
+            )
+            kept = {x: text for x, text in files.texts.items() if x != name}
+            copied = tuple(path for path in files.copied if path.name != name)
+            files = CompanionFiles({**kept, **texts}, copied, (*files.notes, note))
+        return files
+
     def read(self, name: str) -> bytes | None:
         """Return the contents of one file, or None if there is no such file."""
         if name in self.texts:
             return self.texts[name]
         path = next((path for path in self.copied if path.name == name), None)
         return None if path is None else path.read_bytes()
+
+
+def read_table(raw: bytes) -> dict[str, Any]:
+    """Parse a JSON object; {} for anything else."""
+    try:
+        found = json.loads(raw)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def open_tokenizer(files: CompanionFiles, folder: Path) -> Tokenizer:

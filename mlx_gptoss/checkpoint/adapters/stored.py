@@ -16,6 +16,8 @@ from mlx_gptoss.checkpoint.adapters.targets import target_matrices
 from mlx_gptoss.checkpoint.adapters.update import WeightUpdate
 from mlx_gptoss.format.config import ModelConfig
 
+CHAT_FORMAT, HARMONY = "chat_format", "harmony"  # in the metadata of its file
+
 
 @dataclass(frozen=True)
 class StoredAdapter:
@@ -37,6 +39,11 @@ class StoredAdapter:
     def paths(self) -> tuple[str, ...]:
         """The module paths it updates, in the order of the model."""
         return tuple(path for path in target_matrices(self.config) if path in self)
+
+    @property
+    def teaches_harmony(self) -> bool:
+        """Whether its file says that it was trained on conversations in Harmony."""
+        return self.metadata.get(CHAT_FORMAT) == HARMONY
 
     def __contains__(self, path: str) -> bool:
         return path in self.pairs

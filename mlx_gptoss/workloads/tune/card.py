@@ -17,6 +17,7 @@ Made by `{made_with}`: LoRA of rank {rank}, scaled by {scale:g}, on {targets}.
 | | |
 |---|---|
 | trained on | `{data}`: {documents:,} documents, {learned:,} learned tokens so far |
+| prompts | {prompts} |
 | step | {step} of {steps} |
 | validation loss | {loss} |
 | learning rate | {rate:g}, warm-up and cosine |
@@ -44,6 +45,7 @@ def adapter_card(record: RunRecord, state: RunState) -> str:
         data=record.data.rsplit("/", 1)[-1],  # no path of the machine
         documents=record.documents,
         learned=state.learned_tokens,
+        prompts="Harmony" if record.conversations else "plain text",
         step=state.step,
         steps=record.steps,
         loss=loss,

@@ -46,6 +46,7 @@ class _Counts:
     not_offered: int = 0
     first_not_offered: str = ""
     text_pairs: int = 0
+    conversations: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +54,15 @@ class TuneCorpus:
     """Documents to train on and to validate with.
 
     `notices` are for the user; `digest` names the content and the settings, so that a
-    resumed run can see that they are the same.
+    resumed run can see that they are the same; `conversations` counts the examples
+    that are rendered as Harmony.
     """
 
     train: TrainingDocuments
     valid: TrainingDocuments
     notices: tuple[str, ...]
     digest: str
+    conversations: int = 0
 
     def summary(self) -> dict[str, Any]:
         """Return the counts as JSON values."""
@@ -101,7 +104,13 @@ def read_corpus(
     if not len(sides[0]):
         raise ExamplesError([f"`{path}` has nothing to learn: see --train-on"])
     train, validation = sides
-    return TuneCorpus(train, validation, tuple(reader.notices()), reader.digest())
+    return TuneCorpus(
+        train,
+        validation,
+        tuple(reader.notices()),
+        reader.digest(),
+        conversations=reader.conversations,
+    )
 
 
 def _kept_for_validation(index: DocumentIndex, share: float) -> np.ndarray:
@@ -170,6 +179,10 @@ class _Reader:
     def digest(self) -> str:
         return self._digest.hexdigest()
 
+    @property
+    def conversations(self) -> int:
+        return self._counts.conversations
+
     def notices(self) -> Iterator[str]:
         """Yield the lines that tell the user what was done to the examples."""
         counts, settings = self._counts, self._settings
@@ -214,7 +227,9 @@ class _Reader:
             counts.nothing_learned += 1
         if isinstance(example, PlainExample):
             counts.text_pairs += bool(example.prompt)
-        elif name := example.not_offered():
+            return
+        counts.conversations += 1
+        if name := example.not_offered():
             counts.not_offered += 1
             first = f"first {where}: `{name}`"
             counts.first_not_offered = counts.first_not_offered or first

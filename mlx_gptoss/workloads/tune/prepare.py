@@ -183,6 +183,7 @@ def make_record(
         valid=None if request.valid is None else str(request.valid.absolute()),
         documents=len(corpus.train),
         validation_documents=len(corpus.valid),
+        conversations=corpus.conversations,
         steps=options.steps or steps_in(data, options.epochs, options.accumulate),
         made_with=f"mlx-gptoss {version('mlx-gptoss')}, mlx {version('mlx')}",
     )

@@ -20,7 +20,8 @@ class RunRecord:
 
     model: as the user named it. model_digest: of its config and weights. data, valid:
     the files. data_digest: of their content and the settings. options: of
-    `TuneOptions`, settings: of `CorpusSettings`, as JSON.
+    `TuneOptions`, settings: of `CorpusSettings`, as JSON. conversations: the examples
+    that are rendered as Harmony.
     """
 
     model: str
@@ -32,6 +33,7 @@ class RunRecord:
     valid: str | None = None
     documents: int = 0
     validation_documents: int = 0
+    conversations: int = 0
     steps: int = 0
     made_with: str = ""
     version: int = VERSION

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
+from mlx_gptoss.checkpoint.adapters.stored import CHAT_FORMAT, HARMONY
 from mlx_gptoss.checkpoint.adapters.write import write_adapter_files
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.model.adapters.trainable import TrainableUpdates
@@ -116,5 +117,6 @@ def _keep(prepared: PreparedRun, updates: TrainableUpdates, state: RunState) -> 
         prepared.request.folder,
         prepared.config,
         base=prepared.request.model,
+        metadata={CHAT_FORMAT: HARMONY} if prepared.record.conversations else None,
         texts={"README.md": adapter_card(prepared.record, state)},
     )
