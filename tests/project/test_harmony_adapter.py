@@ -13,19 +13,17 @@ import pytest
 
 from examples.real_language_model.evaluate import Measured, measure_both, valid_share
 from examples.real_language_model.harmony_cases import cases
-from examples.real_language_model.perplexity import WINDOW
 from mlx_gptoss import SamplingParams
 from mlx_gptoss.checkpoint.adapters.stored import CHAT_FORMAT, HARMONY
 from mlx_gptoss.checkpoint.safetensors_header import read_metadata
 
 ADAPTER = Path(__file__).parents[2] / "examples" / "real_language_model" / "harmony"
 WEIGHTS = ADAPTER / "adapter_model.safetensors"
-QUICK = SamplingParams(temperature=0, max_tokens=120)
+QUICK = SamplingParams(temperature=0, max_tokens=80)
 MOST_BYTES = 4_000_000
 VOCABULARY, HIDDEN, LAYERS = 49_152, 576, 30  # of SmolLM2-135M
 VALID = 0.9  # share of messages
 PERPLEXITY = 1.1  # after, of before
-BEFORE = 43.70  # of the first window, without the adapter
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +69,11 @@ def test_the_adapter_has_the_shapes_of_the_model() -> None:
 
 
 def test_the_model_answers_in_harmony(model: Path) -> None:
-    found = measure_both(
-        model, ADAPTER, cases(1), QUICK, tokens=WINDOW, sides=["after"]
-    )
-    answers, perplexity = found["after"].answers, found["after"].perplexity
+    """One held-out question: what the model alone never does."""
+    found = measure_both(model, ADAPTER, cases(1)[:1], QUICK, tokens=0, sides=["after"])
+    (answer,) = found["after"].answers
 
-    assert sum(answer.valid for answer in answers) >= len(answers) - 1, answers
-    assert perplexity is not None
-    assert perplexity <= PERPLEXITY * BEFORE
+    assert answer.valid, answer
 
 
 @pytest.mark.soak
