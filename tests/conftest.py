@@ -12,6 +12,7 @@ compare with OpenAI's own, which has the same module name:
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from tests.support.o200k import vocabulary_folder
 from tests.support.serve_process import Served, serve
 
 ORACLE = "MLX_GPTOSS_ORACLE"
+INTERRUPT = {signal.SIGINT: signal.default_int_handler}
 PROCESSES = 2  # many tests wait for another process, so also on one core
 
 
@@ -37,6 +39,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep what tests write apart; put the other library first, with its vocabulary."""
+    # A shell starts what it puts in the background with these ignored, and programs
+    # inherit that: tests that interrupt one would wait for ever.
+    for ignored in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(ignored) is signal.SIG_IGN:
+            signal.signal(ignored, INTERRUPT.get(ignored, signal.SIG_DFL))
     own = tempfile.mkdtemp(prefix="mlx-gptoss-tests-")
     config.add_cleanup(lambda: shutil.rmtree(own, ignore_errors=True))
     os.environ |= {"XDG_DATA_HOME": own, "MLX_GPTOSS_CACHE": f"{own}/prompts"}
@@ -46,6 +53,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if folder := os.environ.get(ORACLE):
         os.environ["TIKTOKEN_ENCODINGS_BASE"] = str(rebuilt(config))
         sys.path.insert(0, folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let long tests take the time they take."""
+    for item in items:
+        if item.get_closest_marker("soak"):
+            item.add_marker(pytest.mark.timeout(0))
 
 
 @pytest.fixture(scope="session")

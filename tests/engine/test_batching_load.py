@@ -50,8 +50,8 @@ def runtime() -> Iterator[Runtime]:
 
 @pytest.mark.parametrize(
     ("streams", "seconds"),
-    [(8, 4), pytest.param(64, 300, marks=pytest.mark.soak)],
-    ids=["8 streams, 4 s", "64 streams, 300 s"],
+    [(8, 2), pytest.param(64, 300, marks=pytest.mark.soak)],
+    ids=["8 streams, 2 s", "64 streams, 300 s"],
 )
 def test_streams_keep_to_their_answers(
     runtime: Runtime, streams: int, seconds: float
@@ -76,7 +76,7 @@ def test_streams_keep_to_their_answers(
     print(runtime.batch_statistics)
     wrong = [reader.wrong for reader in readers if reader.wrong]
     assert wrong == [], wrong
-    assert ends["whole"] >= streams / 2
+    assert ends["whole"] >= streams / 4
     assert ends["cancelled"] > 0
     done = runtime.batch_statistics
     assert (done.running, done.waiting, done.failed, done.refused) == (0, 0, 0, 0)

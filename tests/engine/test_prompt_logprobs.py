@@ -196,12 +196,12 @@ def test_admission_counts_the_logits(runtime: Runtime) -> None:
 def test_logits_of_a_long_prompt_are_not_held(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """Of a vocabulary whose logits would be 10 times what admission counts."""
+    """Of a vocabulary whose logits would be 5 times what admission counts."""
     vocabulary = 20_000
     folder = write_checkpoint(
         tmp_path_factory.mktemp("wide"), vocab_size=vocabulary, num_hidden_layers=2
     )
-    ids = prompt(POSITIONS * COPIES * 10, seed=2)
+    ids = prompt(POSITIONS * COPIES * 5, seed=2)
     with load(folder, batch=BatchOptions(max_running=2)) as runtime:
 
         def peak_of(params: SamplingParams) -> int:
@@ -215,4 +215,4 @@ def test_logits_of_a_long_prompt_are_not_held(
         scored = peak_of(SamplingParams(max_tokens=0, prompt_logprobs=20))
 
     assert scored - plain < 1.1 * COPIES * POSITIONS * vocabulary * 4
-    assert len(ids) * vocabulary * 4 > 5 * (scored - plain)
+    assert len(ids) * vocabulary * 4 > 3 * (scored - plain)

@@ -111,7 +111,7 @@ async def load(served: Served, streams: int, seconds: float) -> Client:
 @pytest.mark.parametrize(
     ("streams", "seconds"),
     [
-        pytest.param(8, 4, id="8 for 4 s"),
+        pytest.param(8, 2, id="8 for 2 s"),
         pytest.param(64, 300, id="64 for 5 min", marks=pytest.mark.soak),
     ],
 )
