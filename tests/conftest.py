@@ -19,12 +19,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import mlx_gptoss  # noqa: F401 - see mlx_gptoss/model/blas_library.py
 from tests.support.o200k import vocabulary_folder
 from tests.support.serve_process import Served, serve
 
 ORACLE = "MLX_GPTOSS_ORACLE"
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 INTERRUPT = {signal.SIGINT: signal.default_int_handler}
 PROCESSES = 2  # many tests wait for another process, so also on one core
 
