@@ -148,7 +148,7 @@ class PromptCache:
     @property
     def nbytes(self) -> int:
         """Bytes in memory; shared parts count once."""
-        return self._pool.nbytes + sum(node.nbytes for node in self._prompts)
+        return self._pool.nbytes + self._prompts.nbytes
 
     @property
     def statistics(self) -> CacheStatistics:
@@ -385,7 +385,9 @@ class PromptCache:
 
     def _evict(self, max_bytes: int | None = None) -> None:
         """Bring memory under the limit, or under `max_bytes`."""
-        evict_guesses(self._prompts, int(self.limit * GUESSES_FRACTION))
+        most_guesses = int(self.limit * GUESSES_FRACTION)
+        if self._prompts.nbytes > most_guesses:
+            evict_guesses(self._prompts, most_guesses)
         most = self.limit if max_bytes is None else max_bytes
         if (excess := self.nbytes - most) > 0:
             evicted = evict(self._prompts, self._live_caches, excess)

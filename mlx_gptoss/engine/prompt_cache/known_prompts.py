@@ -54,6 +54,11 @@ class PromptsByAdapter:
         return known
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the nodes of all trees in memory outside live caches."""
+        return sum(known.tree.nbytes for known in self._known.values())
+
+    @property
     def disk_bytes(self) -> int:
         """Bytes of the files of all models."""
         return 0 if self._files is None else self._files.nbytes

@@ -5,7 +5,8 @@ so a conversation is a path of about one node per message, and branches share th
 before they diverge. No two children of a node start with the same token.
 
 The keys and values of a node are in exactly one kind of place: in live caches
-(`live_caches`), else in memory (`rows`), else on disk (`file`).
+(`live_caches`), else in memory (`rows`), else on disk (`file`). A tree knows how many
+bytes its nodes have in memory, because each change of them is added up.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,8 +15,18 @@ from typing import Any
 import numpy as np
 
 
+class HeldBytes:
+    """The sum of the bytes of several nodes."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+
 class PrefixNode:
-    """A stretch of tokens, their keys and values, and the snapshot at its end."""
+    """A stretch of tokens, their keys and values, and the snapshot at its end.
+
+    `nbytes` are those in memory outside live caches.
+    """
 
     def __init__(
         self, tokens: np.ndarray, start: int, parent: "PrefixNode | None"
@@ -25,8 +36,10 @@ class PrefixNode:
         self.parent = parent
         self.children: dict[int, PrefixNode] = {}
         self.live_caches: list[Any] = []  # LiveCache objects that hold it
-        self.rows: Any = None
-        self.snapshot: Any = None
+        self.nbytes = 0
+        self.held = HeldBytes() if parent is None else parent.held
+        self._rows: Any = None
+        self._snapshot: Any = None
         self.guessed = False  # the snapshot was taken where no prompt had parted
         self.file: Any = None
         self.last_used = 0  # number of the last request that used it
@@ -47,9 +60,36 @@ class PrefixNode:
         return self.snapshot is not None or saved
 
     @property
-    def nbytes(self) -> int:
-        """Bytes in memory outside live caches."""
-        return sum(x.nbytes for x in (self.rows, self.snapshot) if x is not None)
+    def rows(self) -> Any:
+        """Its keys and values in memory; None if they are elsewhere."""
+        return self._rows
+
+    @rows.setter
+    def rows(self, rows: Any) -> None:
+        self._rows = rows
+        self._count()
+
+    @property
+    def snapshot(self) -> Any:
+        """The snapshot at its end, if it is in memory."""
+        return self._snapshot
+
+    @snapshot.setter
+    def snapshot(self, snapshot: Any) -> None:
+        self._snapshot = snapshot
+        self._count()
+
+    def _count(self) -> None:
+        """Note its bytes, here and in the sum."""
+        before, parts = self.nbytes, (self._rows, self._snapshot)
+        self.nbytes = sum(part.nbytes for part in parts if part is not None)
+        self.held.total += self.nbytes - before
+
+    def count_in(self, held: HeldBytes) -> None:
+        """Count its bytes in another sum from now on."""
+        self.held.total -= self.nbytes
+        self.held = held
+        held.total += self.nbytes
 
     def path(self) -> list["PrefixNode"]:
         """Return the nodes from the first to this one."""
@@ -79,6 +119,11 @@ class PrefixTree:
         nodes = self.root.subtree()
         next(nodes)
         return nodes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all nodes in memory outside live caches."""
+        return self.root.held.total
 
     def match(self, ids: np.ndarray) -> list[PrefixNode]:
         """Return the path of whole nodes that `ids` start with."""
@@ -140,6 +185,9 @@ def remove_node(node: PrefixNode) -> None:
     if node.parent is not None:
         del node.parent.children[int(node.tokens[0])]
         node.parent = None
+        held = HeldBytes()
+        for gone in node.subtree():
+            gone.count_in(held)
 
 
 def token_array(ids: Iterable[int]) -> np.ndarray:
