@@ -210,11 +210,8 @@ class AnswerStream:
             self._request.cancel()
 
     def _call_in_loop(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Call a function in the event loop; this runs in the model's thread."""
-        try:
-            self._loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:  # the loop is closed: there is no consumer any more
-            self._cancelled = True
+        """Call a function in the event loop, from any thread."""
+        self._runtime.call_in_loop(self._loop, function, *arguments)
 
     def _add_progress(self, progress: PromptProgress) -> None:
         if self._started:  # a preempted answer reads its prompt again

@@ -12,7 +12,6 @@ Knows nothing of conversations.
 import asyncio
 import threading
 from collections.abc import Callable, Generator
-from contextlib import suppress
 from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -101,11 +100,7 @@ class NextStep:
             if not ready.done():
                 ready.set_result(None)
 
-        def notify() -> None:  # in the engine thread
-            with suppress(RuntimeError):  # the loop is closed: nobody waits
-                loop.call_soon_threadsafe(resolve)
-
-        if not self._stream.ready(notify):
+        if not self._stream.ready(resolve, loop):
             await asyncio.wait((ready,), timeout=limit.left)
             if not ready.done():
                 raise limit.error()

@@ -11,6 +11,7 @@ Token ids only: conversations are in `chat`.
 import atexit
 import hashlib
 import json
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -442,6 +443,16 @@ class Runtime:
             adapter=adapter,
         )
         return self._scheduler.submit(request)
+
+    def call_in_loop(
+        self, loop: AbstractEventLoop, call: Callable[..., object], *arguments: Any
+    ) -> None:
+        """Call a function in an event loop, from any thread; return at once.
+
+        From the callbacks of `submit`, the loop is woken once for all steps of a pass.
+        Does nothing if the loop is closed.
+        """
+        self._scheduler.call_in_loop(loop, call, *arguments)
 
     def _request(
         self,

@@ -5,8 +5,10 @@ call that `ready` asks for.
 """
 
 import threading
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, Self
 
@@ -110,12 +112,18 @@ class Stream(Iterator[Step]):
             raise entry.error
         raise StopIteration
 
-    def ready(self, notify: Callable[[], object]) -> bool:
+    def ready(
+        self, notify: Callable[[], object], loop: AbstractEventLoop | None = None
+    ) -> bool:
         """Say whether `next` would return or raise at once.
 
-        If not, `notify` is called once when it would, in the engine thread, which it
-        must not block. A later `ready` replaces it.
+        If not, `notify` is called once when it would: in `loop`, which is woken once
+        for all steps of a pass, or in the engine thread, which it must not block. A
+        later `ready` replaces it.
         """
+        scheduler = self._scheduler
+        if loop is not None and scheduler is not None:
+            notify = partial(scheduler.call_in_loop, loop, notify)
         try:
             return not self._ask() or self._queue.listen(notify)
         except BaseException:

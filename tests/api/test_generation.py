@@ -1,6 +1,7 @@
 """Answers on an event loop: a consumer that does not read stalls only its own."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.raw_text import TextParser
 from mlx_gptoss.engine.runtime import RUN_AHEAD, Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
+from tests.support.counting_loop import CountingLoop
 from tests.support.fakes import FakeModel, byte_tokenizer
 
 LONG = SamplingParams(seed=1, max_tokens=3 * RUN_AHEAD)
@@ -63,3 +65,23 @@ def test_merged_answers_are_read_as_they_are_consumed(runtime: Runtime) -> None:
         return counts
 
     assert asyncio.run(work()) == [3 * RUN_AHEAD + 1] * 2
+
+
+def test_answers_of_one_batch_wake_the_loop_once_a_pass(runtime: Runtime) -> None:
+    params = SamplingParams(seed=1, max_tokens=30)
+
+    async def work(loop: CountingLoop) -> list[int]:
+        go_on = threading.Event()
+        runtime._thread.post(go_on.wait)
+        answers = [await started(runtime, params) for _ in range(8)]
+        loop.wakes = 0
+        go_on.set()
+        return await asyncio.gather(*map(consumed, answers))
+
+    with asyncio.Runner(loop_factory=CountingLoop) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, CountingLoop)
+        assert runner.run(work(loop)) == [30] * 8
+        wakes = loop.wakes
+    passes = sum(runtime.batch_statistics.batch_sizes.values())
+    assert wakes <= passes + 2 * 8  # how the prompts were read, and the ends

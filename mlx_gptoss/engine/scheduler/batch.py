@@ -29,8 +29,9 @@ from mlx_gptoss.engine.sequence import DECODE, PREFILL, Sequence
 class Batch:
     """Runs passes. `isolate(sequence)` makes an error end that sequence only.
 
-    `wake` is called when a mask that was waited for arrives. `chunk` is the most prompt
-    tokens per pass, `fairness` the share of its pace that an answer keeps while prompts
+    `wake` is called when a mask that was waited for arrives, `reported` when the steps
+    of a pass, or what it read of prompts, have been. `chunk` is the most prompt tokens
+    per pass, `fairness` the share of its pace that an answer keeps while prompts
     are read. `clock` returns seconds.
     """
 
@@ -41,6 +42,7 @@ class Batch:
         counters: BatchCounters,
         isolate: ErrorScope,
         wake: Callable[[], None],
+        reported: Callable[[], None],
         *,
         adapters: LoadedAdapters,
         chunk: int,
@@ -54,6 +56,7 @@ class Batch:
         self._counters = counters
         self._isolate = isolate
         self._wake = wake
+        self._reported = reported
         self._forward_pass = ForwardPass(model, adapters)
         self._sampler = Sampler()
         self._prefill_queue = PrefillQueue()
@@ -95,8 +98,10 @@ class Batch:
         for group in group_rows(rows):
             self._start(group)
         self._complete_steps([row.sequence for row in decoding])
+        self._reported()
         if chunks:
             self._record_chunks(rows)
+            self._reported()
 
     def _attach_caches(self) -> None:
         """Give a cache to each prompt that need not wait for another's prefix."""

@@ -18,17 +18,19 @@ requests are still served.
 import logging
 import threading
 import time
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import mlx.core as mx
 
 from mlx_gptoss.engine.interfaces import LanguageModel, TokenIds
 from mlx_gptoss.engine.loaded_adapters import LoadedAdapters
+from mlx_gptoss.engine.loop_calls import LoopCalls
 from mlx_gptoss.engine.outputs import CANCELLED
 from mlx_gptoss.engine.prompt_cache import BackgroundPrefill, LazyPromptCache
 from mlx_gptoss.engine.prompt_cache.known_prompts import NO_ADAPTER
@@ -61,8 +63,9 @@ log = logging.getLogger(__name__)
 class Scheduler:
     """Runs requests in a batch.
 
-    `submit`, `prepare`, `wake`, `drain` and `statistics` are for any thread, the rest
-    for the engine thread. `chunk` is the most prompt tokens per iteration.
+    `submit`, `prepare`, `call_in_loop`, `wake`, `drain` and `statistics` are for any
+    thread, the rest for the engine thread. `chunk` is the most prompt tokens per
+    iteration.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Scheduler:
     ) -> None:
         self.kv_budget = kv_budget
         self.prompts = prompts
+        self._loop_calls = LoopCalls()
         self._adapters = adapters
         self._thread = thread
         self._waiting = WaitingQueue()
@@ -92,6 +96,7 @@ class Scheduler:
             self._counters,
             self._isolate_errors,
             self.wake,
+            self._loop_calls.deliver,
             adapters=adapters,
             chunk=chunk,
             fairness=options.fairness,
@@ -151,6 +156,19 @@ class Scheduler:
                 return
             self._scheduled = True
         self._thread.post(self._run_iteration)
+
+    def call_in_loop(
+        self, loop: AbstractEventLoop, call: Callable[..., object], *arguments: Any
+    ) -> None:
+        """Call a function in an event loop, if that is still open.
+
+        Callbacks of requests have it called with the others of the pass.
+        """
+        if self._thread.is_current and self._iterating:
+            self._loop_calls.add(loop, call, *arguments)
+        else:
+            with suppress(RuntimeError):  # it is closed: nobody waits
+                loop.call_soon_threadsafe(call, *arguments)
 
     @property
     def is_current(self) -> bool:
@@ -263,6 +281,7 @@ class Scheduler:
                 self.finish(sequence, as_model_error(error, "served requests"))
         finally:
             self._iterating = False
+            self._loop_calls.deliver()
 
     @property
     def _can_go_on(self) -> bool:
@@ -402,6 +421,7 @@ class Scheduler:
             sequence.request.on_end(sequence.stats, error)
         except Exception:
             log.exception("`on_end` of a request failed")
+        self._loop_calls.deliver()
         self._adapters.release(sequence.adapter)
         self._remove_running(sequence)
         if sequence in self._stalled:
