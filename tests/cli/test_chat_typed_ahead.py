@@ -1,6 +1,7 @@
 """Text typed while an answer is written, and long pastes: keys in, lines out."""
 
 from io import StringIO
+from time import monotonic
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from mlx_gptoss.cli.chat.typed_ahead import TypedAhead
 
 LAYOUT = ScreenLayout(StringIO())
 ENTER, ESCAPE = KeyPress(Keys.ControlM), KeyPress(Keys.Escape)
+BACKSPACE = KeyPress(Keys.ControlH)
 
 
 def typed(*keys: str | KeyPress) -> TypedAhead:
@@ -84,6 +86,30 @@ def test_a_paste_that_comes_back_without_its_last_line_end_is_folded_again() -> 
     blank = Pastes()
     blank.fold("\n" * 40)
     assert blank.fold_again("a b") == "a b"
+
+
+def test_a_long_paste_ahead_is_a_mark_until_its_turn_comes() -> None:
+    pasted = "\n".join(f"line {n}" for n in range(60))
+    paste = KeyPress(Keys.BracketedPaste, pasted.replace("\n", "\r"))
+    ahead = typed("see ", paste, " please", ENTER, paste, "x")
+    assert ahead.lines(LAYOUT, 60) == [
+        "Next: see [paste 1: 60 lines] please",
+        "> [paste 2: 60 lines]x",
+    ]
+    ahead.type(presses(BACKSPACE, BACKSPACE, paste))
+    assert ahead.lines(LAYOUT, 60)[1:] == ["> [paste 3: 60 lines]"]
+    assert ahead.next_message() == f"see {pasted} please"
+    ahead.take_back("again")
+    assert ahead.lines(LAYOUT, 60) == ["> again", "  [paste 3: 60 lines]"]
+    assert ahead.take_draft() == f"again\n{pasted}"
+
+
+def test_a_draft_of_any_length_is_laid_out_quickly() -> None:
+    ahead = typed(ENTER)
+    ahead.draft.shown = "word " * 1_000_000
+    began = monotonic()
+    assert len(ahead.lines(LAYOUT, 60)) == 4
+    assert monotonic() - began < 5
 
 
 @given(st.lists(st.text(max_size=12), max_size=3 * LONG_LINES))

@@ -41,7 +41,7 @@ class FullInterface:
         self._prompt = prompt  # None where stdin is a pipe
         self._turn: LiveAnswer | None = None
         self._view: AnswerView | None = None
-        self._typed = TypedAhead()
+        self._typed = TypedAhead(prompt.pastes if prompt is not None else None)
         self._interrupted = -inf  # when Ctrl-C stopped an answer
 
     def messages(self) -> Iterator[str]:

@@ -100,7 +100,7 @@ class KeyReader:
 def typed_text(press: KeyPress) -> str:
     """Return the text that a key types, or an empty text."""
     if press.key == Keys.BracketedPaste:
-        return press.data
+        return press.data.replace("\r\n", "\n").replace("\r", "\n")
     if press.key in (Keys.ControlM, Keys.ControlJ):
         return "\n"
     return press.key if len(press.key) == 1 else ""

@@ -222,7 +222,7 @@ class LiveAnswer:
         reading = reading_text(self.progress)
         if not self.stopped and self.view.thinking:
             hint += ", Ctrl-O unfolds"
-        if not self.stopped and self.typed.draft.text.strip():
+        if not self.stopped and self.typed.draft.shown.strip():
             hint += ", Enter sends it next"
         return on_one_line(
             Text.assemble(

@@ -47,11 +47,14 @@ STYLE = Style.from_dict(
 
 
 class MessagePrompt:
-    """Read messages; `history` is a file, or None to store none."""
+    """Read messages; `history` is a file, or None to store none.
+
+    `pastes` are the long ones so far.
+    """
 
     def __init__(self, *, history: Path | None, completer: Completer) -> None:
-        self._pastes = Pastes()
-        self._history = _UnfoldedHistory(_open_history(history), self._pastes)
+        self.pastes = Pastes()
+        self._history = _UnfoldedHistory(_open_history(history), self.pastes)
         self._session: PromptSession[str] = PromptSession(
             multiline=True,
             enable_suspend=True,
@@ -76,11 +79,11 @@ class MessagePrompt:
         """
         text = self._session.prompt(
             [("class:mark", MARK)],
-            default=self._pastes.fold_again(begin),
+            default=self.pastes.fold_again(begin),
             bottom_toolbar=lambda: [("class:bottom-toolbar", status())],
-            key_bindings=_keys(recall, self._pastes),
+            key_bindings=_keys(recall, self.pastes),
         )
-        return self._pastes.unfold(text)
+        return self.pastes.unfold(text)
 
     @property
     def unsent(self) -> str:

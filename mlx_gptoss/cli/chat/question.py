@@ -17,6 +17,7 @@ from rich.text import Text
 from mlx_gptoss.cli.chat.answer import visible
 from mlx_gptoss.cli.chat.approval import ALWAYS, NEVER, NO, ONCE, asks_twice
 from mlx_gptoss.cli.chat.keys import typed_text
+from mlx_gptoss.cli.chat.pastes import Pastes
 from mlx_gptoss.harmony.events import ToolCall
 
 SETTLE = 0.5  # seconds; earlier keys were not meant for the question
@@ -27,20 +28,31 @@ ERASE_ALL = Keys.ControlU
 
 
 class UnsentText:
-    """Text typed for the next message; `typing` until it is set aside by Enter."""
+    """Text typed for the next message; `typing` until it is set aside by Enter.
 
-    def __init__(self, text: str = "") -> None:
-        self.text = text
+    It is `shown` with marks for long pastes, which `pastes` keeps.
+    """
+
+    def __init__(self, text: str = "", pastes: Pastes | None = None) -> None:
+        self._pastes = pastes or Pastes()
+        self.shown = self._pastes.fold_again(text)
         self.typing = bool(text.strip())
 
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        return self._pastes.unfold(self.shown)
+
     def type(self, press: KeyPress) -> None:
+        """Append what a key types, or erase."""
         if press.key in ERASE:
-            self.text = self.text[:-1]
+            mark = self._pastes.mark_at_end(self.shown)
+            self.shown = self.shown[: -(len(mark) or 1)]
         elif press.key == ERASE_ALL:
-            self.text = ""
+            self.shown = ""
         else:
-            self.text += typed_text(press)
-        self.typing = bool(self.text.strip())
+            self.shown += self._pastes.fold(typed_text(press))
+        self.typing = bool(self.shown.strip())
 
 
 @dataclass(frozen=True)
