@@ -65,7 +65,7 @@ def test_the_first_run_downloads_what_fits_and_answers_with_it(
         page.get_by_text("On this machine OpenAI's models would run").wait_for()
         large, small = (page.locator(".models li", has_text=n) for n in (LARGE, SMALL))
         for row in (large, small):
-            assert "tok/s expected" in row.inner_text()
+            assert "tokens a second expected" in row.inner_text()
         small.get_by_role("button", name="Download").click()
         page.locator(".download", has_text=re.compile(r"of 2\.\d MB")).wait_for()
         page.reload()  # it goes on, and is shown again

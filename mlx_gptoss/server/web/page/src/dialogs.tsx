@@ -1,5 +1,5 @@
 // The settings of a conversation, models, help, a link; and a page without a conversation.
-import { bytes, CopyButton, Modal, number } from "./parts";
+import { bytes, CopyButton, Modal, number, rate } from "./parts";
 import { openModels } from "./sidebar";
 import { servesDemo, store, type State } from "./store";
 import type { Download, PublishedModel, Settings } from "./types";
@@ -159,10 +159,17 @@ function Published(props: { models: PublishedModel[]; download: Download | null 
   );
 }
 
+// What it means to whoever waits for answers where a model's weights are.
+const PLACES: Record<string, string> = {
+  resident: "",
+  hybrid: ", and reads the rest from disk while it answers",
+  streamed: ", and reads most from disk while it answers, which is slower",
+};
+
 function fitText(model: PublishedModel): string {
   const [low, high] = model.speed ?? [0, 0];
-  const speed = `${low.toPrecision(2)} to ${high.toPrecision(2)} tok/s expected`;
-  return `${model.mode}, ${bytes(model.memory ?? 0)} of memory, ${speed}`;
+  const memory = `Takes ${bytes(model.memory ?? 0)} of memory${PLACES[model.mode ?? ""]}`;
+  return `${memory}: ${rate(low)} to ${rate(high)} tokens a second expected.`;
 }
 
 function DownloadView({ download }: { download: Download }) {

@@ -79,6 +79,11 @@ export function number(count: number): string {
   return count.toLocaleString("en-US");
 }
 
+/** Tokens a second, as exactly as a forecast is: 3.4, 34, 340. */
+export function rate(speed: number): string {
+  return speed < 10 ? speed.toFixed(1) : number(Number(speed.toPrecision(2)));
+}
+
 export function duration(seconds: number): string {
   if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
   const minutes = Math.floor(seconds / 60);
