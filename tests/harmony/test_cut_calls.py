@@ -18,6 +18,7 @@ from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.constrain.loops import ALLOWED
+from tests.support import sse
 from tests.support.answering_app import constant
 from tests.support.fakes import byte_tokenizer, token_ids
 from tests.support.live import live
@@ -82,12 +83,6 @@ def message(most: int, **fields: Any) -> dict[str, Any]:
     return {"messages": messages, "tools": tools, "max_tokens": most} | fields
 
 
-def sse(reply: httpx2.Response) -> list[dict[str, Any]]:
-    """Return the events of a stream with named frames."""
-    frames = [frame for frame in reply.text.split("\n\n") if "data: {" in frame]
-    return [json.loads(frame.partition("data: ")[2]) for frame in frames]
-
-
 @pytest.mark.parametrize("cut", FEW)
 def test_a_whole_reply_has_no_call_that_was_cut(runtime: Runtime, cut: str) -> None:
     most = CUTS[cut]
@@ -111,8 +106,10 @@ def test_a_stream_has_none_that_could_be_run(runtime: Runtime, cut: str) -> None
     chunks = events(post(runtime, "/v1/chat/completions", chat(most, stream=True)).text)
     deltas = [one["choices"][0]["delta"].get("tool_calls") for one in chunks]
     written = "".join(one[0]["function"]["arguments"] for one in deltas if one)
-    items = sse(post(runtime, "/v1/responses", responses(most, stream=True)))
-    blocks = sse(post(runtime, "/v1/messages", message(most, stream=True)))
+    items = sse.objects(
+        post(runtime, "/v1/responses", responses(most, stream=True)).text
+    )
+    blocks = sse.objects(post(runtime, "/v1/messages", message(most, stream=True)).text)
 
     assert chunks[-1]["choices"][0]["finish_reason"] == "length"
     assert bool(written) == any(deltas)  # no client is to take nothing for `{}`
@@ -128,7 +125,9 @@ def test_what_was_called_before_the_cut_is_called() -> None:
         most = tokens(BEFORE + HEADER) + 9
         [choice] = post(runtime, "/v1/chat/completions", chat(most)).json()["choices"]
         response = post(runtime, "/v1/responses", responses(most)).json()
-        streamed = sse(post(runtime, "/v1/messages", message(most, stream=True)))
+        streamed = sse.objects(
+            post(runtime, "/v1/messages", message(most, stream=True)).text
+        )
 
     [call] = choice["message"]["tool_calls"]
     assert call["function"]["arguments"] == ARGUMENTS

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from mlx_gptoss.cli import cli
 from mlx_gptoss.engine.runtime import Runtime
 from tests.project.test_non_finite import TURN, broken, saying
+from tests.support import sse
 from tests.support.serving import asked
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
@@ -61,21 +62,19 @@ def test_a_stream_ends_in_the_error_event_of_its_api(path: str) -> None:
     with saying(TURN, np.nan) as runtime:
         reply = posted(runtime, path, stream=True)
 
-    frames = [frame for frame in reply.text.split("\n\n") if frame]
+    events = sse.events(reply.text)
     if path != "/v1/messages":
-        assert frames.pop() == "data: [DONE]"
-    *before, last = frames
-    name, _, data = last.rpartition("data: ")
-    event = json.loads(data)
-    assert "H" in "".join(before)
+        assert events.pop().data == sse.DONE
+    *before, last = events
+    assert "H" in json.dumps([one.data for one in before])
     if path == "/v1/responses":
-        failed = json.loads(before[-1].rpartition("data: ")[2])
+        failed = before[-1].data
         assert failed["type"] == "response.failed"
         assert failed["response"]["error"]["code"] == "server_error"
         assert "logits" in failed["response"]["error"]["message"]
     named = path in ("/v1/messages", "/v1/responses")
-    assert name == ("event: error\n" if named else "")
-    assert "logits for token" in messages_of(event, path)
+    assert last.name == ("error" if named else None)
+    assert "logits for token" in messages_of(last.data, path)
 
 
 @pytest.mark.parametrize(

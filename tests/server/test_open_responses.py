@@ -13,9 +13,10 @@ import httpx2
 import pytest
 
 from mlx_gptoss.api.settings import OPEN_RESPONSES, ServerSettings
+from tests.support import sse
 from tests.support.answering_app import obliging
 from tests.support.live import Live, live
-from tests.support.serving import DATE, WEATHER, events
+from tests.support.serving import DATE, WEATHER
 from tests.support.sockets import ask, code_of, talking
 
 types: Any = pytest.importorskip(
@@ -105,9 +106,7 @@ def test_streamed_events_are_of_the_specifications_types(
     server: Live, tools: Any
 ) -> None:
     reply = post(server, input=HELLO, tools=tools, stream=True)
-    frames = reply.text.replace("event: ", ": ").split("\n\n")
-    lines = "\n\n".join(frame.partition("\n")[2] or frame for frame in frames)
-    stream = events(lines)
+    stream = sse.named(reply.text, done=True)
     last = judged(stream)
 
     expected = "function_call" if tools else "message"
@@ -214,7 +213,7 @@ def test_a_header_asks_for_the_names_of_the_other_specification(
         body = {"input": HELLO, "stream": True}
         address = f"{server.url}/v1/responses"
         text = httpx2.post(address, json=body, headers=headers, timeout=60).text
-        return {line for line in text.splitlines() if line.startswith("event: ")}
+        return {one["type"] for one in sse.named(text, done=True)}
 
     header = "x-mlx-gptoss-reasoning-events"
     theirs = names(server)
@@ -223,15 +222,15 @@ def test_a_header_asks_for_the_names_of_the_other_specification(
         f"{server.url}/v1/responses", json={"input": "x"}, headers={header: "mine"}
     )
     with talking(server, additional_headers={header: "openai"}) as socket:
-        spoken = {f"event: {one['type']}" for one in ask(socket, input=HELLO)}
+        spoken = {one["type"] for one in ask(socket, input=HELLO)}
 
     assert theirs - openais == {
-        "event: response.reasoning.delta",
-        "event: response.reasoning.done",
+        "response.reasoning.delta",
+        "response.reasoning.done",
     }
     assert openais - theirs == {
-        "event: response.reasoning_text.delta",
-        "event: response.reasoning_text.done",
+        "response.reasoning_text.delta",
+        "response.reasoning_text.done",
     }
     assert spoken == openais
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, header)

@@ -21,6 +21,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from mlx_gptoss import load
 from mlx_gptoss.api.settings import ServerSettings
+from tests.support import sse
 from tests.support.live import Live, live
 from tests.support.response_events import rebuilt
 from tests.support.serving import DATE, WEATHER
@@ -68,11 +69,10 @@ def claude(server: Live) -> Iterator[anthropic.Anthropic]:
 def judged(reply: Any, kind: Any) -> list[Any]:
     """The data of a stream, each held against the client's own type."""
     types: TypeAdapter[Any] = TypeAdapter(kind)
-    lines = [line for line in reply.iter_lines() if line.startswith("data: {")]
-    found = [line.removeprefix("data: ") for line in lines]
+    found = sse.objects("\n".join([*reply.iter_lines(), ""]))
     for one in found:
-        types.validate_json(one, strict=True)
-    return [json.loads(one) for one in found]
+        types.validate_json(json.dumps(one), strict=True)
+    return found
 
 
 @pytest.mark.parametrize("summary", [None, "auto"])

@@ -9,6 +9,7 @@ import pytest
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony import messages as m
+from tests.support import sse
 from tests.support.serving import DATE, WEATHER, asked
 from tests.support.talk_requests import ASK, every_api, expected, ids_of, post, refused
 from tests.support.talks import (
@@ -37,8 +38,7 @@ def told(api: Api, reply: Any) -> str:
     assert reply.status_code == 200, reply.text
     if reply.headers["content-type"].startswith("application/json"):
         return api.text(reply.json())
-    lines = [line for line in reply.text.split("\n") if line.startswith("data: {")]
-    return "".join(api.delta(json.loads(x.removeprefix("data: "))) for x in lines)
+    return "".join(map(api.delta, sse.objects(reply.text)))
 
 
 @every_api

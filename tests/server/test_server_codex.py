@@ -16,6 +16,7 @@ from openai.types.responses import Response
 from mlx_gptoss import load
 from mlx_gptoss.api.settings import ServerSettings
 from tests.server.test_clients_codex import END, SESSIONS
+from tests.support import sse
 from tests.support.codex_requests import FOLDER, requests
 from tests.support.fakes import AnsweringModel, answering
 from tests.support.response_events import rebuilt
@@ -60,8 +61,7 @@ def replay(session: str, settings: ServerSettings) -> tuple[list[Any], str]:
 def streamed(reply: Any) -> dict[str, Any]:
     """The response that a stream tells, which OpenAI's library can read."""
     assert reply.status_code == 200, reply.text
-    lines = [one for one in reply.text.splitlines() if one.startswith("data: {")]
-    response = rebuilt([json.loads(line.removeprefix("data: ")) for line in lines])
+    response = rebuilt(sse.objects(reply.text))
     Response.model_validate(response)
     return response
 

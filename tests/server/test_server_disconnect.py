@@ -5,7 +5,6 @@ must stop, the response be forgotten, the model be given back, and the next requ
 be answered as if nothing had been.
 """
 
-import json
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import httpx2
 import pytest
 
 from mlx_gptoss.api.settings import ServerSettings
+from tests.support import sse
 from tests.support.answering_app import ANSWER, constant
 from tests.support.live import Live, live
 from tests.support.serving import DATE
@@ -45,14 +45,14 @@ class Server:
     live: Live
     client: httpx2.Client
 
-    def stream(self, path: str, **fields: Any) -> Generator[str]:
-        """The frames of a stream; the connection is dropped where it is left."""
+    def stream(self, path: str, **fields: Any) -> Generator[Any]:
+        """The data of a stream; the connection is dropped where it is left."""
         body = {"model": "demo", "stream": True, **ASKS[path], **fields}
         with self.client.stream("POST", path, json=body) as reply:
             assert reply.status_code == 200
-            for line in reply.iter_lines():
-                if line.startswith("data: {"):
-                    yield line.removeprefix("data: ")
+            for event in sse.read(reply.iter_lines()):
+                if event.data != sse.DONE:
+                    yield event.data
 
     def steps(self) -> int:
         """How often the model was asked for a token."""
@@ -141,11 +141,11 @@ def test_a_client_may_leave_before_the_first_event(slow: Server, path: str) -> N
 
 def test_a_response_under_way_can_be_looked_at_and_cancelled(slow: Server) -> None:
     stream = slow.stream("/v1/responses", max_output_tokens=LONG)
-    events = [json.loads(next(stream)) for _ in range(8)]
+    events = [next(stream) for _ in range(8)]
     path = f"/v1/responses/{events[0]['response']['id']}"
     seen = slow.client.get(path).json()
     cancelled = slow.client.post(f"{path}/cancel").json()
-    last = [json.loads(one) for one in stream][-1]
+    last = list(stream)[-1]
     stored = slow.client.get(path).json()
     again = slow.client.post(f"{path}/cancel").json()
 
@@ -166,9 +166,9 @@ def test_a_response_that_has_ended_cannot_be_cancelled(server: Server) -> None:
 
 def test_a_response_under_way_can_be_deleted(slow: Server) -> None:
     stream = slow.stream("/v1/responses", max_output_tokens=LONG)
-    id = json.loads(next(stream))["response"]["id"]
+    id = next(stream)["response"]["id"]
     deleted = slow.client.delete(f"/v1/responses/{id}")
-    last = [json.loads(one) for one in stream][-1]
+    last = list(stream)[-1]
 
     assert deleted.json() == {"id": id, "object": "response", "deleted": True}
     assert last["response"]["status"] == "cancelled"
@@ -178,8 +178,7 @@ def test_a_response_under_way_can_be_deleted(slow: Server) -> None:
 def test_a_response_can_be_gone_on_with_once_its_end_is_told(server: Server) -> None:
     """Also before its stream is closed."""
     stream = server.stream("/v1/responses")
-    events = map(json.loads, stream)
-    done = next(one for one in events if one["type"] == "response.completed")
+    done = next(one for one in stream if one["type"] == "response.completed")
     body = {"input": "And?", "previous_response_id": done["response"]["id"]}
     reply = server.client.post("/v1/responses", json=body)
     stream.close()
@@ -189,7 +188,7 @@ def test_a_response_can_be_gone_on_with_once_its_end_is_told(server: Server) -> 
 
 def test_a_response_cannot_be_gone_on_with_before_its_end(slow: Server) -> None:
     stream = slow.stream("/v1/responses", max_output_tokens=LONG)
-    id = json.loads(next(stream))["response"]["id"]
+    id = next(stream)["response"]["id"]
     body = {"input": "And?", "previous_response_id": id}
     reply = slow.client.post("/v1/responses", json=body)
     stream.close()

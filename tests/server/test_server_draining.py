@@ -34,6 +34,7 @@ from tests.server.test_server_process import (
     started,
     wait_until,
 )
+from tests.support import sse
 from tests.support.answering_app import constant
 from tests.support.live import Live, live
 from tests.support.serving import DATE
@@ -66,15 +67,15 @@ def test_an_answer_that_is_cut_ends_with_the_error_of_its_api(
         url = f"{slow.url}{path}"
         whole = pool.submit(client.post, url, json=body)
         with client.stream("POST", url, json=body | {"stream": True}) as reply:
-            lines = iter(reply.iter_lines())
-            next(lines)
+            events = sse.read(reply.iter_lines())
+            next(events)
             wait_until(lambda: slow.service.models.active_leases == 2)
             cut(slow)
-            last = [line for line in lines if line.startswith("data: {")][-1]
+            last = [one.data for one in events if one.data != sse.DONE][-1]
         told = whole.result()
     slow.wait_until_quiet()
 
-    assert SAID in last and '"error"' in last
+    assert last["error"]["message"] == SAID
     assert (told.status_code, told.headers["retry-after"]) == (503, "5")
     assert told.json()["error"]["message"] == SAID
 

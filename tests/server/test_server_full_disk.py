@@ -1,6 +1,5 @@
 """A server on a disk that takes no more, and whose files are taken away."""
 
-import json
 import logging
 import os
 import shutil
@@ -19,6 +18,7 @@ from mlx_gptoss.server import process as running
 from mlx_gptoss.server.drain import Drain
 from mlx_gptoss.server.log_file import LogFile
 from mlx_gptoss.server.responses.store import FILE, ResponseStore, StoredResponse
+from tests.support import sse
 from tests.support.full_disks import fill, limit_of, small_disk
 from tests.support.serve_process import Served, serve
 
@@ -126,8 +126,7 @@ def test_a_stored_response_is_read_where_files_may_not_grow(place: Place) -> Non
 def streamed(place: Place, text: str) -> list[dict[str, Any]]:
     body = ASKED | {"input": text, "stream": True}
     reply = place.client.post("/responses", json=body)
-    lines = [line.removeprefix("data: ") for line in reply.text.splitlines()]
-    return [json.loads(line) for line in lines if line.startswith("{")]
+    return sse.objects(reply.text)
 
 
 def removed(path: Path) -> None:

@@ -24,6 +24,7 @@ from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.server.process import ServeOptions, listen, listening_url
+from tests.support import sse
 from tests.support.adapters import write_random_adapter
 from tests.support.serving import question
 
@@ -122,12 +123,12 @@ def test_a_stream_arrives_while_it_is_made(process: Process) -> None:
         process.client() as client,
         client.stream("POST", "/v1/chat/completions", json=body) as reply,
     ):
-        lines = iter(reply.iter_lines())
-        first = next(lines)
+        events = sse.read(reply.iter_lines())
+        first = next(events)
         assert running(process) == 1
-        rest = [line for line in lines if line]
-    assert first.startswith("data: {")
-    assert rest[-1] == "data: [DONE]"
+        *_, last = events
+    assert first.data["choices"]
+    assert last.data == sse.DONE
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -236,11 +237,11 @@ def test_sigterm_lets_answers_end_and_then_ends(tmp_path: Path) -> None:
             process.client() as client,
             client.stream("POST", "/v1/chat/completions", json=body) as reply,
         ):
-            lines = iter(reply.iter_lines())
-            next(lines)
+            events = sse.read(reply.iter_lines())
+            next(events)
             process.child.send_signal(signal.SIGTERM)
-            rest = [line for line in lines if line]
-        assert rest[-1] == "data: [DONE]"
+            *_, last = events
+        assert last.data == sse.DONE
         assert process.child.wait(PATIENCE) == 0
         assert not process.file.exists()
         assert "unloaded `demo`" in process.said()
@@ -253,14 +254,14 @@ def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
         process.client() as client,
         client.stream("POST", "/v1/completions", json=body) as reply,
     ):
-        lines = iter(reply.iter_lines())  # the stream is closed when it goes
-        next(lines)
+        events = sse.read(reply.iter_lines())  # the stream is closed when it goes
+        next(events)
         process.child.send_signal(signal.SIGINT)
         time.sleep(0.3)
         process.child.send_signal(signal.SIGINT)
-        rest = [line for line in lines if line]
+        *_, told, last = events
         assert process.child.wait(PATIENCE) == 130
-        assert (rest[-1], '"code":"draining"' in rest[-2]) == ("data: [DONE]", True)
+        assert (last.data, told.data["error"]["code"]) == (sse.DONE, "draining")
         assert "Traceback" not in process.said()
 
 

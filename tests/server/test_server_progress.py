@@ -1,7 +1,6 @@
 """Streams say how their prompt is read: in comments, and in fields on request."""
 
 import asyncio
-import json
 import re
 from collections.abc import Iterator, Sequence
 from time import sleep
@@ -12,6 +11,7 @@ import pytest
 
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.memory import PREFILL_CHUNK as CHUNK
+from tests.support import sse
 from tests.support.scripted_chat import scripted_runtime
 from tests.support.serving import asked
 
@@ -51,11 +51,6 @@ def streamed(runtime: Runtime, path: str, **fields: Any) -> str:
     return asyncio.run(ask())
 
 
-def data(text: str) -> list[dict[str, Any]]:
-    found = re.findall(r"^data: (\{.*)$", text, re.M)
-    return [json.loads(one) for one in found]
-
-
 @pytest.mark.parametrize("path", BODIES)
 def test_a_stream_says_in_comments_how_its_prompt_is_read(
     runtime: Runtime, path: str
@@ -67,7 +62,7 @@ def test_a_stream_says_in_comments_how_its_prompt_is_read(
     done = [done for done, _ in counts]
     assert done == [*range(done[0], total, CHUNK)]  # some came before the stream
     assert {of for _, of in counts} == {total}
-    assert all("prompt_progress" not in one for one in data(text))
+    assert all("prompt_progress" not in one for one in sse.objects(text))
 
 
 def check_shape(
@@ -95,7 +90,7 @@ def check_shape(
 def test_a_client_that_asks_gets_the_progress_in_the_form_of_llama_server(
     runtime: Runtime, path: str
 ) -> None:
-    events = data(streamed(runtime, path, return_progress=True))
+    events = sse.objects(streamed(runtime, path, return_progress=True))
 
     places = [n for n, one in enumerate(events) if "prompt_progress" in one]
     reports = [events[n]["prompt_progress"] for n in places]
@@ -112,7 +107,9 @@ def test_a_client_that_asks_gets_the_progress_in_the_form_of_llama_server(
 def test_what_was_cached_is_not_counted_as_read(runtime: Runtime) -> None:
     path = "/v1/completions"
     streamed(runtime, path)
-    events = data(streamed(runtime, path, prompt=LONG + LONG, return_progress=True))
+    events = sse.objects(
+        streamed(runtime, path, prompt=LONG + LONG, return_progress=True)
+    )
 
     last = [one["prompt_progress"] for one in events if "prompt_progress" in one][-1]
     assert 0 < last["cache"] <= len(LONG)
@@ -132,7 +129,7 @@ def test_several_choices_report_one_reading_of_their_prompt(runtime: Runtime) ->
     """They used to begin their stream once the prompt was read."""
     text = streamed(runtime, "/v1/chat/completions", n=3, return_progress=True)
 
-    reports = [one for one in data(text) if "prompt_progress" in one]
+    reports = [one for one in sse.objects(text) if "prompt_progress" in one]
     read = [one for one in reports if one["prompt_progress"]["processed"]]
     by_choice = [
         [

@@ -8,6 +8,7 @@ import pytest
 
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
+from tests.support import sse
 from tests.support.answering_app import constant
 from tests.support.fakes import answering
 from tests.support.response_events import rebuilt
@@ -33,14 +34,7 @@ async def stream(client: Client, asked: Any, **fields: Any) -> list[dict[str, An
 
 
 def events(text: str) -> list[dict[str, Any]]:
-    out = []
-    *frames, last, after = text.split("\n\n")
-    assert (last, after) == ("data: [DONE]", "")
-    for frame in frames:
-        name, data = frame.split("\n")
-        out.append(json.loads(data.removeprefix("data: ")))
-        assert name == f"event: {out[-1]['type']}"
-    return out
+    return sse.named(text, done=True)
 
 
 def same(one: Any) -> Any:

@@ -1,7 +1,6 @@
 """Send requests to `/v1/messages`, and rebuild messages from their events."""
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -9,6 +8,7 @@ import httpx2
 
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
+from tests.support import sse
 from tests.support.serving import DATE, asked
 
 PATH = "/v1/messages"
@@ -36,9 +36,4 @@ def body(said: Any, **fields: Any) -> dict[str, Any]:
 async def stream(client: Client, said: Any, **fields: Any) -> list[dict[str, Any]]:
     reply = await client.post(PATH, json=body(said, stream=True, **fields))
     assert reply.status_code == 200, reply.text
-    out = []
-    for frame in filter(None, reply.text.split("\n\n")):
-        name, data = frame.split("\n")
-        out.append(json.loads(data.removeprefix("data: ")))
-        assert name == f"event: {out[-1]['type']}"
-    return out
+    return sse.named(reply.text)

@@ -1,6 +1,5 @@
 """A server to ask: the app in this process, over the demo model or a scripted one."""
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +10,7 @@ from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.app import create_app
 from mlx_gptoss.server.models import Models
+from tests.support import sse
 
 DATE = "2026-11-22"
 WEATHER = {
@@ -47,7 +47,4 @@ def question(text: str, **fields: Any) -> dict[str, Any]:
 
 def events(text: str) -> list[Any]:
     """The data of a stream, without its comments and its end."""
-    frames = [one for one in text.split("\n\n") if one and not one.startswith(":")]
-    lines = [frame.removeprefix("data: ") for frame in frames]
-    assert lines[-1] == "[DONE]"
-    return [json.loads(line) for line in lines[:-1]]
+    return sse.ended(text)
