@@ -1,7 +1,7 @@
 """Convert the content parts of any API to text.
 
 gpt-oss reads text only. An image, a recording or a binary file is replaced by a line
-that says so; documents, text files and search results keep their text.
+that says so; documents, text files, PDFs and search results keep their text.
 
     part = read_part({"type": "image_url", ...}, "messages[1]")
     part.text        # "[image, not shown: gpt-oss reads text]"
@@ -16,8 +16,10 @@ from typing import Any
 
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.json_text import Json
+from mlx_gptoss.harmony.pdf import PdfError, read_pdf
 
 NOT_SHOWN = "[{}, not shown: gpt-oss reads text]"
+PDF_NOT_SHOWN = "[PDF, not shown: it {}]"
 PARAGRAPH_BREAK = "\n\n"
 TEXTS = ("text", "input_text", "output_text", "summary_text")
 REASONING = ("thinking", "reasoning", "reasoning_text")
@@ -38,6 +40,10 @@ PART_NAMES = {  # readable names of part types
 }
 TYPE = re.compile(r"[A-Za-z][\w.-]{0,39}")  # a type that is safe to show the model
 DATA_URL = re.compile(r"data:([\w.+/-]*)(?:;[\w.=+-]+)*?;base64,(.*)", re.DOTALL)
+PDF_TYPE = "application/pdf"
+PDF_BASE64 = "JVBERi0"  # of `%PDF-`, with which every PDF begins
+FILES = ("input_file", "file", "document")
+ELSEWHERE = ("file_id", "file_url", "url")  # where a file may be instead
 TEXT_TYPES = re.compile(r"text/.*|application/(?:.*\+)?(?:json|xml|yaml|toml)")
 
 
@@ -62,16 +68,32 @@ def read_part(given: Any, where: str, *, must_be_text: bool = False) -> ContentP
         return _text(part, kind, where)
     if kind == REDACTED:
         return ContentPart("", is_reasoning=True)
-    text = _text_inside(part)
+    named = _type(part)
+    try:
+        text = _text_inside(part)
+    except PdfError as error:
+        if must_be_text:
+            raise PromptError(f"{where} has a PDF that {error}", where=where) from error
+        return ContentPart(PDF_NOT_SHOWN.format(error), hidden=named)
     if text is not None:
         return ContentPart(text)
-    named = _type(part)
     if must_be_text:
-        raise PromptError(
-            f"{where} has content of type `{named}`: gpt-oss reads text only",
-            where=where,
-        )
+        raise PromptError(_refusal(part, named, where), where=where)
     return ContentPart(_line(named), hidden=named)
+
+
+def _refusal(part: Json, named: str, where: str) -> str:
+    """Say why a part has no text."""
+    if named in FILES:
+        places = (part, part.get("file"), part.get("source"))
+        given = [one for one in places if isinstance(one, Mapping)]
+        for key in ELSEWHERE:
+            if any(isinstance(one.get(key), str) for one in given):
+                return (
+                    f"{where} has a file by `{key}`, which is not fetched: send its "
+                    "content"
+                )
+    return f"{where} has content of type `{named}`: gpt-oss reads text only"
 
 
 def _type(given: Any) -> str:
@@ -149,15 +171,21 @@ def _titled(text: str | None, given: Json, keys: tuple[str, ...]) -> str | None:
 
 
 def _of_data_url(url: str) -> str | None:
+    """Return the text of a data URL, or of base64 alone if that is a PDF."""
     found = DATA_URL.fullmatch(url)
-    return _decoded(found[2], found[1]) if found else None
+    return _decoded(found[2], found[1]) if found else _decoded(url, "")
 
 
 def _decoded(data: str, media_type: str) -> str | None:
-    """Decode base64 of a text type; None for any other type."""
-    if not TEXT_TYPES.fullmatch(media_type):
+    """Decode base64 of a text type or a PDF; None for any other type.
+
+    Raises PdfError for a PDF without text.
+    """
+    is_pdf = media_type == PDF_TYPE or data.startswith(PDF_BASE64)
+    if not is_pdf and not TEXT_TYPES.fullmatch(media_type):
         return None
     try:
-        return base64.b64decode(data, validate=True).decode()
+        content = base64.b64decode(data, validate=True)
+        return read_pdf(content) if is_pdf else content.decode()
     except ValueError:
         return None

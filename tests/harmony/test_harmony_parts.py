@@ -9,7 +9,7 @@ from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.content_parts import ContentPart, read_part
 
 NOTES = base64.b64encode("Grüße".encode()).decode()
-PDF = base64.b64encode(b"%PDF-1.7").decode()
+ZIP = base64.b64encode(b"PK").decode()
 
 
 def line(what: str) -> str:
@@ -107,9 +107,8 @@ HIDDEN: list[tuple[Any, str]] = [
     ({"type": "image", "source": {"type": "base64"}}, "image"),
     ({"type": "input_audio", "input_audio": {}}, "audio"),
     ({"type": "video_url"}, "video_url".removesuffix("_url")),
-    ({"type": "input_file", "file_id": "f"}, "file"),
     (
-        {"type": "file", "file": {"file_data": f"data:application/pdf;base64,{PDF}"}},
+        {"type": "file", "file": {"file_data": f"data:application/zip;base64,{ZIP}"}},
         "file",
     ),
     (
@@ -121,13 +120,12 @@ HIDDEN: list[tuple[Any, str]] = [
             "type": "document",
             "source": {
                 "type": "base64",
-                "media_type": "application/pdf",
-                "data": PDF,
+                "media_type": "application/zip",
+                "data": ZIP,
             },
         },
         "document",
     ),
-    ({"type": "document", "source": {"type": "url", "url": "x"}}, "document"),
     ({"type": "search_result"}, "search result"),
     ({"type": "hologram", "data": "x"}, "hologram"),
     ({"type": "a b\n[c]"}, "content"),
@@ -145,6 +143,23 @@ def test_a_line_stands_for_what_is_no_text(given: Any, what: str) -> None:
     with pytest.raises(
         PromptError, match=r"^it has content of type `\w+`: gpt-oss reads text only"
     ):
+        read_part(given, "it", must_be_text=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"type": "input_file", "file_id": "f"}, "file_id"),
+        ({"type": "input_file", "file_url": "https://x.test/a"}, "file_url"),
+        ({"type": "file", "file": {"file_id": "f"}}, "file_id"),
+        ({"type": "document", "source": {"type": "url", "url": "x"}}, "url"),
+    ],
+)
+def test_a_file_that_is_elsewhere_is_not_fetched(
+    given: dict[str, Any], key: str
+) -> None:
+    assert read_part(given, "it").text.endswith("not shown: gpt-oss reads text]")
+    with pytest.raises(PromptError, match=rf"^it has a file by `{key}`, which is not"):
         read_part(given, "it", must_be_text=True)
 
 

@@ -17,19 +17,17 @@ import os
 import socket
 import struct
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from multiprocessing import spawn
 from multiprocessing.connection import Connection
 from typing import Any
 
 import psutil
 
-import mlx_gptoss
 from mlx_gptoss.harmony.json_text import Json
+from mlx_gptoss.harmony.python_child import python_executable, search_path
 
 MASK_THREADS, COMPILE_THREADS = 4, 2  # threads in the process
 MASK_BYTES = 1 << 16  # bytes of a mask: half a million tokens
@@ -48,7 +46,6 @@ START = (
     "main(int(sys.argv[2]), int(sys.argv[3]))"
 )
 SEND_TIMEOUT = struct.pack("ll", 10, 0)  # a timeval: in case the process stops reading
-HOME = os.path.dirname(os.path.dirname(mlx_gptoss.__file__))
 
 
 class WorkerProcess:
@@ -176,21 +173,6 @@ class WorkerProcess:
         with self._writing:
             self._link.close()
         self._on_end(self)
-
-
-def python_executable() -> str:
-    """Return the Python to start; an app that bundles one calls `set_executable`."""
-    found = spawn.get_executable()
-    if not found:
-        raise OSError(
-            "no Python executable is known: call `multiprocessing.set_executable`"
-        )
-    return os.fsdecode(found)
-
-
-def search_path() -> str:
-    """Return `sys.path` as JSON, with the folder of this package."""
-    return json.dumps([*(one for one in sys.path if isinstance(one, str)), HOME])
 
 
 def _inherited(found: int, stack: ExitStack) -> int:
