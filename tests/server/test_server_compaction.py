@@ -11,9 +11,11 @@ import pytest
 from mlx_gptoss.api.responses.items import SUMMARY_HEADING
 from mlx_gptoss.api.sealed import unseal
 from mlx_gptoss.api.settings import ServerSettings
+from tests.support import sse
 from tests.support.answering_app import constant
 from tests.support.live import Live, live
 from tests.support.serving import DATE, WEATHER
+from tests.support.sockets import ask, talking
 
 SUMMARY = "The date is fixed."
 ANSWER = f"<|channel|>final<|message|>{SUMMARY}<|return|>"
@@ -162,3 +164,102 @@ def test_without_a_summary_there_is_no_window() -> None:
         reply = post(server, "/compact", input=ITEMS)
 
     assert (reply.status_code, reply.json()["error"]["code"]) == (500, "model_failed")
+
+
+MANAGED = [{"type": "compaction", "compact_threshold": 50}]
+
+
+@pytest.fixture(scope="module")
+def heard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Live, list[str]]]:
+    """A server that stores, and the prompts that its model is given."""
+    prompts: list[str] = []
+
+    def record(ids: Any, *rest: Any, **more: Any) -> Any:
+        prompts.append(runtime.tokenizer.decode(list(ids)))
+        return submit(ids, *rest, **more)
+
+    settings = ServerSettings(date=DATE, store=tmp_path_factory.mktemp("managed"))
+    with constant(ANSWER) as runtime:
+        submit, runtime.submit = runtime.submit, record
+        with live(runtime, settings) as it:
+            yield it, prompts
+
+
+def questions_of(prompt: str) -> list[str]:
+    return re.findall(r"<\|start\|>user<\|message\|>(.*?)<\|end\|>", prompt, re.S)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_long_conversation_is_compacted_within_a_response(
+    heard: tuple[Live, list[str]], stream: bool
+) -> None:
+    server, prompts = heard
+    prompts.clear()
+    reply = post(
+        server, "", input=ITEMS, context_management=MANAGED, stream=stream, stop="x"
+    )
+    events = sse.named(reply.text, done=True) if stream else []
+    first = events[-1]["response"] if stream else reply.json()
+
+    assert [item["type"] for item in first["output"]] == ["compaction", "message"]
+    assert unseal(first["output"][0]["encrypted_content"]) == SUMMARY
+    asked, answered = map(questions_of, prompts)
+    assert asked[-1].startswith("Summarize") and "on Tuesday" in prompts[0]
+    said = ["When do we launch?", "Tell support.", SUMMARY_HEADING + SUMMARY]
+    assert answered == said
+    assert "on Tuesday" not in prompts[1] and "Be brief." in prompts[1]
+    kinds = [
+        (one["type"], one["item"]["type"])
+        for one in events
+        if one["type"].startswith("response.output_item")
+    ]
+    added, done = "response.output_item.added", "response.output_item.done"
+    expected = [
+        (kind, item) for item in ("compaction", "message") for kind in (added, done)
+    ]
+    assert kinds == (expected if stream else [])
+
+    # Both ways to go on read the same: what the summary replaced is not read again.
+    question: Any = {"role": "user", "content": "And?"}
+    by_id = prompt_of(server, input=[question], previous_response_id=first["id"])
+    by_items = prompt_of(server, input=[*ITEMS, *first["output"], question])
+    assert by_id == by_items
+    assert questions_of(by_id) == [*said, "And?"]
+    assert prompts[1].removesuffix("<|start|>assistant") in by_id
+
+
+def test_a_short_conversation_is_not_compacted(heard: tuple[Live, list[str]]) -> None:
+    server, prompts = heard
+    prompts.clear()
+    for entry in ({"compact_threshold": 9000}, {}):  # without one: much of the context
+        managed = [{"type": "compaction", **entry}]
+        reply = post(server, "", input=ITEMS, context_management=managed).json()
+        assert [item["type"] for item in reply["output"]] == ["message"]
+    assert len(prompts) == 2
+    other = post(server, "", input="x", context_management=[{"type": "forgetting"}])
+    assert other.headers["x-mlx-gptoss-ignored"] == "fields=context_management"
+
+
+def test_a_conversation_over_a_socket_is_compacted(
+    heard: tuple[Live, list[str]],
+) -> None:
+    server, prompts = heard
+    prompts.clear()
+    with talking(server) as socket:
+        told = ask(socket, input=ITEMS, store=False, context_management=MANAGED)
+        last = told[-1]["response"]
+        ask(socket, input="And?", store=False, previous_response_id=last["id"])
+
+    assert [item["type"] for item in last["output"]] == ["compaction", "message"]
+    assert questions_of(prompts[-1])[-2:] == [SUMMARY_HEADING + SUMMARY, "And?"]
+
+
+def test_without_a_summary_a_conversation_goes_on_as_it_is() -> None:
+    nothing = "<|channel|>final<|message|><|return|>"
+    with (
+        constant(nothing) as runtime,
+        live(runtime, ServerSettings(date=DATE)) as server,
+    ):
+        reply = post(server, "", input=ITEMS, context_management=MANAGED).json()
+
+    assert [item["type"] for item in reply["output"]] == ["message"]

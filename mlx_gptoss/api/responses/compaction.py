@@ -5,33 +5,41 @@
 
 The window has the instructions and questions of the conversation as they were, and one
 `compaction` item with the summary of everything. It is sent back as the beginning of an
-input. The summary is encoded like reasoning, not encrypted: see `sealed.py`.
+input. The summary is encoded like reasoning, not encrypted: see `sealed.py`. With
+`context_management` the item comes within a response, and stands behind everything that
+it replaces.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar
 
 from mlx_gptoss.api.errors import ApiError
-from mlx_gptoss.api.responses.item_fields import (
-    content_parts,
-    is_user_message,
-    item_type,
+from mlx_gptoss.api.responses.item_fields import item_type
+from mlx_gptoss.api.responses.kept_items import (
+    COMPACTION,
+    CountTokens,
+    kept_questions,
+    message_text,
 )
 from mlx_gptoss.api.responses.reply_items import new_id
 from mlx_gptoss.api.responses.request import AUTO_TRUNCATE, input_items
 from mlx_gptoss.api.responses.tools import INSTRUCTION_ROLES
-from mlx_gptoss.api.responses.wire import ResponsesInput, ResponseUsage
+from mlx_gptoss.api.responses.wire import (
+    CompactionItem,
+    ResponsesInput,
+    ResponsesRequest,
+    ResponseUsage,
+)
 from mlx_gptoss.api.sealed import seal
 from mlx_gptoss.api.wire import JsonObject, ReplyModel
 from mlx_gptoss.harmony.constrain.constraints import NONE
-from mlx_gptoss.harmony.content_parts import PARAGRAPH_BREAK
 from mlx_gptoss.harmony.json_text import Json
 
+Body = TypeVar("Body", bound=ResponsesInput)
 SUMMARY_SHARE = 1 / 8  # of the context, for the reasoning and the summary
 MOST_SUMMARY_TOKENS = 8192
-QUESTIONS_SHARE = 1 / 4  # of the context, for questions that are kept as they were
-MOST_QUESTION_TOKENS = 20_000
+DUE_SHARE = 3 / 4  # of the context, where a request gives no threshold
 ASK = (
     "Summarize this conversation for an assistant who will continue it and sees "
     "nothing of it but your summary and the user's own messages. Give what was asked "
@@ -47,12 +55,6 @@ class CompactRequest(ResponsesInput):
     prompt_cache_key: str | None = None
 
 
-class CompactionItem(ReplyModel):
-    id: str
-    type: Literal["compaction"] = "compaction"
-    encrypted_content: str
-
-
 class CompactReply(ReplyModel):
     """A compacted conversation; `usage` is that of writing the summary."""
 
@@ -66,7 +68,17 @@ class CompactReply(ReplyModel):
         return self.model_dump_json()
 
 
-def summary_request(body: CompactRequest, context: int | None) -> CompactRequest:
+def threshold(body: ResponsesInput, context: int | None) -> int | None:
+    """Return the prompt tokens from which on a request wants to be compacted."""
+    entries = body.context_management if isinstance(body, ResponsesRequest) else None
+    for entry in entries or ():
+        if entry.type == COMPACTION:
+            default = None if context is None else int(context * DUE_SHARE)
+            return entry.compact_threshold or default
+    return None
+
+
+def summary_request(body: Body, context: int | None) -> Body:
     """Return the request that asks the model for the summary.
 
     It begins like the conversation's own requests, which are in the prompt cache.
@@ -81,6 +93,7 @@ def summary_request(body: CompactRequest, context: int | None) -> CompactRequest
             "input": [*input_items(body), question],
             "tool_choice": NONE,
             "text": None,
+            "stop": None,
             "truncation": AUTO_TRUNCATE,
             "max_output_tokens": most if given is None else min(most, given),
         }
@@ -90,7 +103,7 @@ def summary_request(body: CompactRequest, context: int | None) -> CompactRequest
 def compacted_window(
     items: Sequence[Any],
     summary: str,
-    count_tokens: Callable[[str], int],
+    count_tokens: CountTokens,
     context: int | None,
 ) -> list[JsonObject]:
     """Return the items that replace a conversation.
@@ -98,21 +111,15 @@ def compacted_window(
     Instructions at its beginning and the user's messages stay, as text, the newest
     first while they fit their share of the context; the others are in the summary only.
     """
-    room = MOST_QUESTION_TOKENS
-    if context is not None:
-        room = min(room, int(context * QUESTIONS_SHARE))
-    kept: list[JsonObject] = []
-    for item in reversed(list(filter(is_user_message, items))):
-        message = text_message(item)
-        room -= count_tokens(message["content"][0]["text"])
-        if room < 0:
-            break
-        kept.append(message)
-    compaction = CompactionItem(
-        id=new_id("cmp"), type="compaction", encrypted_content=seal(summary)
-    )
     first = map(text_message, leading_instructions(items))
-    return [*first, *reversed(kept), compaction.model_dump()]
+    kept = kept_questions(items, count_tokens, context)
+    questions = (text_message(items[index]) for index in kept)
+    return [*first, *questions, compaction_item(summary)]
+
+
+def compaction_item(summary: str) -> JsonObject:
+    item = CompactionItem(id=new_id("cmp"), encrypted_content=seal(summary))
+    return item.model_dump()
 
 
 def leading_instructions(items: Sequence[Any]) -> list[Json]:
@@ -128,14 +135,12 @@ def leading_instructions(items: Sequence[Any]) -> list[Json]:
 
 def text_message(item: Json) -> JsonObject:
     """Return a message with its text in one part; other content becomes lines."""
-    parts = content_parts(item.get("content"), "input")
-    text = PARAGRAPH_BREAK.join(part.text for part in parts)
     return {
         "id": new_id("msg"),
         "type": "message",
         "status": "completed",
         "role": item.get("role"),
-        "content": [{"type": "input_text", "text": text}],
+        "content": [{"type": "input_text", "text": message_text(item)}],
     }
 
 

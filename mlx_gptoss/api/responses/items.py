@@ -10,7 +10,7 @@ behind their calls. Content that is not text is replaced by a line that says so;
 newest user message it is refused. A summary that compaction made is read as the user's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,18 +61,21 @@ def read_items(
     tools: ResponsesTools | None = None,
     restore: Restore | None = None,
     find: FindItem | None = None,
+    skip: Collection[int] = (),
 ) -> ParsedItems:
     """Read a whole input; the first `earlier` items are of previous responses.
 
     `tools` has the names of tools, and the tools that items add; `restore` puts back
     the reasoning of calls that came without it; `find` returns the item of an
-    `item_reference`. Raises ApiError (400) that names an unreadable item.
+    `item_reference`; `skip` are the items that a summary stands for. Raises ApiError
+    (400) that names an unreadable item.
     """
     paths = [item_path(index, earlier) for index in range(len(items))]
     parser = _ItemParser(items, paths, tools or ResponsesTools(), restore, find)
     try:
         for index in range(len(items)):
-            parser.feed(index)
+            if index not in skip:
+                parser.feed(index)
         return parser.finish()
     except PromptError as error:
         raise as_api_error(error) from error

@@ -87,6 +87,7 @@ def live_response(
         sealed=wants_encrypted_reasoning(request),
         summarized=wants_summary(request),
         reasoning_events=reasoning_events,
+        compaction=question.compaction,
     )
     return LiveResponse(
         answer,

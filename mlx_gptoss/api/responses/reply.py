@@ -21,6 +21,8 @@ from mlx_gptoss.api.errors import ApiError
 from mlx_gptoss.api.generation import TokenCounts
 from mlx_gptoss.api.responses import wire
 from mlx_gptoss.api.responses.reply_items import (
+    ADDED,
+    DONE,
     StreamedCall,
     StreamedItem,
     StreamedMessage,
@@ -28,7 +30,12 @@ from mlx_gptoss.api.responses.reply_items import (
 )
 from mlx_gptoss.api.responses.tool_names import ToolNames
 from mlx_gptoss.api.settings import OPENAI
-from mlx_gptoss.api.wire import StreamedProgress, StreamEvent, TokenLogprob
+from mlx_gptoss.api.wire import (
+    JsonObject,
+    StreamedProgress,
+    StreamEvent,
+    TokenLogprob,
+)
 from mlx_gptoss.engine.outputs import CANCELLED, LENGTH
 from mlx_gptoss.engine.prompt_progress import PromptProgress
 from mlx_gptoss.harmony.events import (
@@ -49,7 +56,8 @@ class ResponseBuilder:
     """Builds one response.
 
     `text_tools` take plain text; `grammar_tools` are those of them with a grammar.
-    `reasoning_events` selects the event names of reasoning text (see settings).
+    `reasoning_events` selects the event names of reasoning text (see settings);
+    `compaction` is the first item, if the conversation was summarized.
     """
 
     def __init__(
@@ -62,8 +70,10 @@ class ResponseBuilder:
         sealed: bool = False,
         summarized: bool = False,
         reasoning_events: str = OPENAI,
+        compaction: JsonObject | None = None,
     ) -> None:
         self.reply = reply
+        self._compaction = compaction
         self._names = names or ToolNames()
         self._text_tools = text_tools
         self._grammar_tools = grammar_tools
@@ -77,10 +87,16 @@ class ResponseBuilder:
         self._open: StreamedItem | None = None
 
     def begin(self) -> list[StreamEvent]:
-        return [
+        """Begin, once."""
+        out = [
             self.event("response.created", response=self.snapshot()),
             self.event("response.in_progress", response=self.snapshot()),
         ]
+        if (item := self._compaction) is not None:
+            event = self._item_event()
+            self.reply.output.append(wire.CompactionItem.model_validate(item))
+            out += [event(ADDED, item=item), event(DONE, item=item)]
+        return out
 
     def feed(
         self, events: Sequence[ParserEvent], logprobs: Sequence[TokenLogprob] = ()

@@ -11,9 +11,14 @@ from mlx_gptoss.api.prompt import ConversationRequest
 from mlx_gptoss.api.responses.initial_reply import echo_tool
 from mlx_gptoss.api.responses.item_fields import CONTINUES_ANSWER, is_reference
 from mlx_gptoss.api.responses.items import FindItem, read_items
+from mlx_gptoss.api.responses.kept_items import COMPACTION, superseded
 from mlx_gptoss.api.responses.tool_choice import to_chat_tool_choice
 from mlx_gptoss.api.responses.tools import ResponsesTools, read_tools
-from mlx_gptoss.api.responses.wire import ResponsesInput, ResponsesRequest
+from mlx_gptoss.api.responses.wire import (
+    ContextManagement,
+    ResponsesInput,
+    ResponsesRequest,
+)
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.api.wire import JsonObject, wants_progress
 from mlx_gptoss.chat.truncate import first_kept_message, max_prompt_tokens
@@ -56,6 +61,7 @@ class ResponsesRequestReader:
     tool_echoes: list[JsonObject] = field(default_factory=list)
     conversation_request: ConversationRequest | None = None
     items: list[Any] = field(default_factory=list)
+    compaction: JsonObject | None = None  # a summary of everything, read last
 
     def read(self, runtime: Runtime, settings: ServerSettings) -> ConversationRequest:
         """Read the whole request. Raises ApiError and PromptError."""
@@ -68,8 +74,19 @@ class ResponsesRequestReader:
             request.tools or (), items, limits, earlier=earlier
         )
         self.tool_echoes = [echo_tool(tool) for tool in request.tools or ()]
+        if self.compaction is not None:
+            items.append(self.compaction)
         parsed = read_items(
-            items, earlier=earlier, tools=tools, restore=self.restore, find=self.find
+            items,
+            earlier=earlier,
+            tools=tools,
+            restore=self.restore,
+            find=self.find,
+            skip=superseded(
+                items,
+                lambda text: len(runtime.tokenizer.encode(text)),
+                runtime.longest_sequence,
+            ),
         )
         self.ignored_items = parsed.ignored
         prepares = getattr(request, "generate", None) is False
@@ -230,8 +247,15 @@ def fields_without_effect(request: ResponsesInput) -> list[str]:
         if getattr(request, name, None) not in (None, {})
     ]
     verbosity = request.text.verbosity if request.text else None
+    managed = getattr(request, "context_management", None) or ()
     return [
         *request.ignored_fields,
         *accepted,
+        *(["context_management"] if any(map(is_unknown, managed)) else []),
         *(["verbosity"] if verbosity else []),
     ]
+
+
+def is_unknown(entry: ContextManagement) -> bool:
+    """Whether this server cannot do what is asked for long conversations."""
+    return entry.type != COMPACTION

@@ -67,6 +67,16 @@ class ResponsesTool(RequestModel):
     execution: Any = None
 
 
+class ContextManagement(RequestModel):
+    """What to do when a conversation is long: with `compaction`, summarize it.
+
+    That is done from `compact_threshold` prompt tokens on.
+    """
+
+    type: str
+    compact_threshold: Annotated[int, Field(ge=1)] | None = None
+
+
 class ResponsesInput(SamplingFields, ContinuationFields):
     """The fields that determine the prompt of a response."""
 
@@ -91,6 +101,7 @@ class ResponsesRequest(ResponsesInput, StreamFields):
     """The body of `/v1/responses`."""
 
     include: FailFastList[str] | None = None
+    context_management: FailFastList[ContextManagement] | None = None
     store: bool | None = None
     background: bool | None = None
     max_tool_calls: int | None = None
@@ -193,9 +204,22 @@ class SearchCallItem(ReplyModel):
     arguments: Any
 
 
+class CompactionItem(ReplyModel):
+    """A summary of the conversation so far: see `compaction.py`."""
+
+    id: str
+    type: Literal["compaction"] = "compaction"
+    encrypted_content: str
+
+
 CallItem = FunctionCallItem | CustomCallItem | SearchCallItem
 OutputItem = Annotated[
-    ReasoningItem | MessageItem | FunctionCallItem | CustomCallItem | SearchCallItem,
+    ReasoningItem
+    | MessageItem
+    | FunctionCallItem
+    | CustomCallItem
+    | SearchCallItem
+    | CompactionItem,
     Field(discriminator="type"),
 ]
 

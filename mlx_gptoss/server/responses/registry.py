@@ -93,6 +93,7 @@ class ResponseRegistry:
 
     async def run_to_end(self, response: LiveResponse) -> ResponseReply:
         """Run a turn to its end and return the response."""
+        response.output.begin()
         async for parsed in response.turn:
             response.feed(parsed)
         response.end()

@@ -31,6 +31,7 @@ from mlx_gptoss.engine.outputs import STOP
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.render.prompt import render_messages
 from mlx_gptoss.server.bodies import parse_body
+from mlx_gptoss.server.responses.compacting import compact_if_due
 from mlx_gptoss.server.responses.start import (
     ignored_headers,
     load_question,
@@ -96,6 +97,7 @@ class SocketAnswers:
         """Send the events of an answer; return it unless it failed."""
         service = self._service
         names = reasoning_events(request.headers, service.settings)
+        await compact_if_due(question, request, service)
         make = partial(question.read, settings=service.settings)
         job = await service.start(request, body.model, make)
         try:

@@ -77,6 +77,7 @@ PREFIXES = {
     "tool_search_call": "tsc",
     "tool_search_output": "tso",
     "additional_tools": "at",
+    "compaction": "cmp",
 }
 
 

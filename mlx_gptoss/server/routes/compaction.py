@@ -16,8 +16,8 @@ from mlx_gptoss.api.responses.compaction import (
 from mlx_gptoss.api.responses.reply import response_usage
 from mlx_gptoss.api.responses.request import ResponsesRequestReader
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.harmony.events import Answer
 from mlx_gptoss.server.bodies import JsonBodyRoute
+from mlx_gptoss.server.responses.compacting import read_summary
 from mlx_gptoss.server.responses.start import ignored_headers, load_question
 from mlx_gptoss.server.routes import ERRORS
 from mlx_gptoss.server.service import Job, Service
@@ -45,10 +45,7 @@ async def compact(
     job: Job, question: ResponsesRequestReader, service: Service
 ) -> CompactReply:
     """Read the summary to its end and return the window that it makes."""
-    pieces: list[str] = []
-    async for parsed in job.turn:
-        pieces += [one.text for one in parsed.events if isinstance(one, Answer)]
-    summary = "".join(pieces).strip()
+    summary = await read_summary(job)
     if not summary:
         raise no_summary()
     asked = len(question.items) - 1  # the last one asks for the summary

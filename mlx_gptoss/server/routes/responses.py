@@ -21,6 +21,7 @@ from mlx_gptoss.api.responses.wire import (
 )
 from mlx_gptoss.api.wire import JsonObject, RenderedPrompt
 from mlx_gptoss.server.bodies import JsonBodyRoute
+from mlx_gptoss.server.responses.compacting import compact_if_due
 from mlx_gptoss.server.responses.registry import ResponseRegistry
 from mlx_gptoss.server.responses.start import (
     ignored_headers,
@@ -43,6 +44,7 @@ async def create_response(body: ResponsesRequest, request: Request) -> Response:
     service = Service.of(request)
     names = reasoning_events(request.headers, service.settings)
     question = await load_question(body, request, service)
+    await compact_if_due(question, request, service)
     make = partial(question.read, settings=service.settings)
     job = await service.start(request, body.model, make)
     response = service.responses.add(start_response(question, job, service, names))
