@@ -29,6 +29,7 @@ NAMEABLE_FIELDS = {
     "chat_template_kwargs.preserve_thinking",
     "client_metadata",
     "container",
+    "context_length",
     "context_management",
     "continue_final_message",
     "conversation",

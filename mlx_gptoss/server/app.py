@@ -44,6 +44,7 @@ from mlx_gptoss.server.routes import (
     docs,
     files,
     lmstudio,
+    lmstudio_chat,
     messages,
     metrics,
     models,
@@ -69,6 +70,7 @@ ROUTERS = (
     tokens.router,
     models.router,
     lmstudio.router,
+    lmstudio_chat.router,
     metrics.router,
     docs.router,
 )

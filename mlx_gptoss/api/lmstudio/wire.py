@@ -1,4 +1,4 @@
-"""Wire types of LM Studio's REST API, `/api/v0` and the models of `/api/v1`."""
+"""Wire types of LM Studio's REST API, `/api/v0` and `/api/v1`."""
 
 from typing import Literal
 
@@ -148,3 +148,28 @@ class StudioUnload(RequestModel):
 
 class StudioUnloaded(ReplyModel):
     instance_id: str
+
+
+class StudioChatItem(ReplyModel):
+    type: Literal["reasoning", "message"]
+    content: str
+
+
+class StudioChatStatistics(ReplyModel):
+    """Counts and times of `/api/v1/chat`; the last one only if a model was loaded."""
+
+    input_tokens: int
+    total_output_tokens: int
+    reasoning_output_tokens: int
+    tokens_per_second: float
+    time_to_first_token_seconds: float
+    model_load_time_seconds: float | None = None
+
+
+class StudioChatResult(ReplyModel):
+    """A chat, with the id that continues it if it is stored."""
+
+    model_instance_id: str
+    output: list[StudioChatItem]
+    stats: StudioChatStatistics
+    response_id: str | None = None

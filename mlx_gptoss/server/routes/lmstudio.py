@@ -37,7 +37,6 @@ EFFORTS = ["off", "low", "medium", "high"]
 MXFP4, MXFP4_BITS = "MXFP4", 4.25
 REFUSED = {  # route and method to the reason
     ("/api/v0/embeddings", "POST"): "gpt-oss has no embeddings: it generates text only",
-    ("/api/v1/chat", "POST"): "this server keeps conversations of `/v1/responses` only",
     ("/api/v1/models/download", "POST"): "models are not downloaded over HTTP: on the "
     "server's machine, `mlx-gptoss pull NAME`",
 }
