@@ -26,6 +26,7 @@ from mlx_gptoss.workloads.tune.options import TuneOptions
 from mlx_gptoss.workloads.tune.run_log import read_log
 from mlx_gptoss.workloads.tune.saved_state import read_state
 from mlx_gptoss.workloads.tune.training_run import TuneProgress
+from tests.support.adapters import write_random_adapter
 from tests.support.checkpoints import write_checkpoint
 from tests.support.fakes import write_tokenizer
 
@@ -138,6 +139,54 @@ def test_a_run_goes_on_only_as_it_was_started(
     assert "was started with rank `2`, not `3`" in other.stderr
     none = tune(data, "-m", model, "-o", tmp_path / "new", *QUICK, "--resume")
     assert "has no run to go on with: leave `--resume` out" in none.stderr
+
+
+def test_an_adapter_is_trained_on_in_another_folder(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    """With a rate of almost nothing, what comes out is what went in."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    fast = (*QUICK, "--learning-rate", "0.01", "--alpha", "3", "--valid-share", "0.2")
+    slow = (*QUICK, "--learning-rate", "1e-12", "--valid-share", "0.2")
+    assert tune(data, "-m", model, "-o", first, *fast).exit_code == 0
+    on = tune(data, "-m", model, "-o", second, *slow, "--start", first)
+    assert on.exit_code == 0, on.output
+
+    config = open_checkpoint(model).config
+    one, other = (read_adapter(x, config, name="x") for x in (first, second))
+    for path, update in one.updates.items():
+        assert mx.allclose(update.a, other.updates[path].a, atol=1e-6).item()
+        assert mx.allclose(update.b, other.updates[path].b, atol=1e-6).item()
+    (before, *_), (*_, kept) = (
+        [x["validation_loss"] for x in read_log(folder) if "validation_loss" in x]
+        for folder in (second, first)
+    )
+    assert before == pytest.approx(min(kept, read_log(first)[0]["validation_loss"]))
+    assert "of an adapter trained before" in (second / "README.md").read_text()
+
+    again = tune(data, "-m", model, "-o", second, *slow, "--resume")
+    assert "was started with start `" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--rank", "3"), "has rank 2, and 3 is to be trained: use `--rank 2`"),
+        (("--layers", "1"), "also updates `model.layers.0.self_attn.k_proj`"),
+        (("--target", "all"), "does not update `model.layers.0.mlp.experts.down_proj`"),
+    ],
+)
+def test_an_adapter_of_other_matrices_is_not_trained_on(
+    model: Path, data: Path, tmp_path: Path, options: tuple[str, str], says: str
+) -> None:
+    config = open_checkpoint(model).config
+    mine = write_random_adapter(tmp_path / "mine", config, 1, rank=2)
+    done = tune(
+        *(data, "-m", model, "-o", tmp_path / "x", *QUICK, *options, "--start", mine)
+    )
+    assert done.exit_code == 1
+    assert says in done.stderr
+    assert not (tmp_path / "x").exists()
 
 
 def test_an_interrupt_keeps_the_best_and_says_so(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # Options that no preview heeds, besides those of training.
 NOT_OF_PREVIEW = (
-    *("folder", "resume", "as_json"),
+    *("folder", "start", "resume", "as_json"),
     *("memory", "experts", "context", "dtype", "wired", "trace", "strict"),
 )
 
@@ -50,6 +50,12 @@ NOT_OF_PREVIEW = (
 )
 @takes_corpus_settings
 @trains
+@click.option(
+    "--start",
+    metavar="ADAPTER",
+    type=click.Path(path_type=Path, exists=True),
+    help="Train this adapter on, in a folder of its own [default: a new one]",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in FOLDER")
 @click.option(
     "--preview",
@@ -70,6 +76,7 @@ def train(
     settings: "CorpusSettings",
     valid: Path | None,
     tuning: "TuneOptions",
+    start: Path | None,
     resume: bool,
     preview: bool,
     as_json: bool,
@@ -107,6 +114,7 @@ def train(
         settings=settings,
         load_options=options,
         valid=valid,
+        start=start,
         resume=resume,
     )
     prepared = prepare(request, corpus)

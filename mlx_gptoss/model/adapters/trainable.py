@@ -85,6 +85,14 @@ class TrainableUpdates(nn.Module):
             }
         mx.eval(self.parameters())
 
+    def start_from(self, updates: Mapping[str, Any]) -> None:
+        """Start from updates of the same modules and ranks, with `a` and `b` each."""
+        for name, pair in self.updates.items():
+            path = name.replace(SEPARATOR, ".")
+            pair["a"] = mx.array(updates[path].a, mx.float32)
+            pair["b"] = mx.array(updates[path].b, mx.float32) / self._scales[path]
+        mx.eval(self.parameters())
+
     def draw_dropout(self, step: int, batch: int = 0) -> None:
         """Let the next passes drop the values of this step and batch."""
         self._drawn = (step, batch)

@@ -18,7 +18,7 @@ Made by `{made_with}`: LoRA of rank {rank}, scaled by {scale:g}, on {targets}.
 |---|---|
 | trained on | `{data}`: {documents:,} documents, {learned:,} learned tokens so far |
 | prompts | {prompts} |
-| step | {step} of {steps} |
+| step | {step} of {steps}{start} |
 | validation loss | {loss} |
 | learning rate | {rate:g}, warm-up and cosine |
 | batch | {batch:,} tokens x {accumulate}, AdamW, clipped at {clip:g} |
@@ -48,6 +48,7 @@ def adapter_card(record: RunRecord, state: RunState) -> str:
         prompts="Harmony" if record.conversations else "plain text",
         step=state.step,
         steps=record.steps,
+        start=", of an adapter trained before" if record.start else "",
         loss=loss,
         rate=options["learning_rate"],
         batch=options["batch_tokens"],

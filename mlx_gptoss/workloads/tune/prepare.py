@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
+from mlx_gptoss.checkpoint.adapters import StoredAdapter
 from mlx_gptoss.checkpoint.adapters.digest import config_digest
 from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.engine.planned_load import describe_checkpoint
@@ -29,6 +30,7 @@ from mlx_gptoss.workloads.tune.planning import BatchSize, TunePlanner, multiplie
 from mlx_gptoss.workloads.tune.run_record import RunRecord
 from mlx_gptoss.workloads.tune.saved_state import SavedTraining
 from mlx_gptoss.workloads.tune.settings import CorpusSettings
+from mlx_gptoss.workloads.tune.start import open_start
 from mlx_gptoss.workloads.tune.steps import steps_in
 
 PLANNED_EPOCHS = 10  # whose batches are looked through for the largest
@@ -37,7 +39,10 @@ SAMPLE_BYTES = 64
 
 @dataclass(frozen=True)
 class TuneRequest:
-    """What is to be trained: the model as named, its folder, the data, the output."""
+    """What is to be trained: the model as named, its folder, the data, the output.
+
+    start: the folder of an adapter whose updates are trained on; None starts a new one.
+    """
 
     model: str
     model_folder: Path
@@ -47,6 +52,7 @@ class TuneRequest:
     settings: CorpusSettings
     load_options: LoadOptions
     valid: Path | None = None
+    start: Path | None = None
     resume: bool = False
 
 
@@ -54,8 +60,8 @@ class TuneRequest:
 class PreparedRun:
     """A run that may start: nothing was written yet.
 
-    validation is None if no documents are kept for it; saved is the state to go on
-    from, None for a new run.
+    validation is None if no documents are kept for it; start is the adapter that is
+    trained on, None for a new one; saved is the state to go on from, if any.
     """
 
     request: TuneRequest
@@ -65,6 +71,7 @@ class PreparedRun:
     validation: TrainingBatches | None
     plan: TrainingPlan
     record: RunRecord
+    start: StoredAdapter | None
     saved: SavedTraining | None
 
     @property
@@ -85,8 +92,9 @@ def prepare(
     budget: by default this device's.
 
     Raises ExamplesError for documents longer than a batch, ConfigError for options that
-    do not fit the model or the run that goes on, and MemoryBudgetError if training does
-    not fit, with what would.
+    do not fit the model, the adapter to start from or the run that goes on,
+    CheckpointError for an adapter that is damaged or of another model, and
+    MemoryBudgetError if training does not fit, with what would.
     """
     require_resident(request.load_options)
     if request.options.patience is not None and not len(corpus.valid):
@@ -108,7 +116,10 @@ def prepare(
     planner = make_planner(checkpoint, request, budget or device_budget())
     plan = planner.plan(batch_sizes(data, corpus, options.epochs))
     planner.require_fit(plan)
-    record = make_record(request, checkpoint, corpus, data)
+    start = None
+    if request.start is not None:
+        start = open_start(request.start, checkpoint.config, options)
+    record = make_record(request, checkpoint, corpus, data, start)
     saved = None
     if request.resume:
         record, saved = resume_folder(request.folder, record)
@@ -120,6 +131,7 @@ def prepare(
         validation=validation,
         plan=plan,
         record=record,
+        start=start,
         saved=saved,
     )
 
@@ -170,6 +182,7 @@ def make_record(
     checkpoint: Checkpoint,
     corpus: TuneCorpus,
     data: TrainingBatches,
+    start: StoredAdapter | None = None,
 ) -> RunRecord:
     """Describe a run."""
     options = request.options
@@ -181,6 +194,7 @@ def make_record(
         options=options.as_json(),
         settings=settings_as_json(request.settings),
         valid=None if request.valid is None else str(request.valid.absolute()),
+        start=None if start is None else start.digest,
         documents=len(corpus.train),
         validation_documents=len(corpus.valid),
         conversations=corpus.conversations,

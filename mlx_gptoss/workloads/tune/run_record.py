@@ -21,7 +21,7 @@ class RunRecord:
     model: as the user named it. model_digest: of its config and weights. data, valid:
     the files. data_digest: of their content and the settings. options: of
     `TuneOptions`, settings: of `CorpusSettings`, as JSON. conversations: the examples
-    that are rendered as Harmony.
+    that are rendered as Harmony. start: the digest of the adapter that was trained on.
     """
 
     model: str
@@ -31,6 +31,7 @@ class RunRecord:
     options: dict[str, Any]
     settings: dict[str, Any]
     valid: str | None = None
+    start: str | None = None
     documents: int = 0
     validation_documents: int = 0
     conversations: int = 0
@@ -62,6 +63,7 @@ class RunRecord:
         return options | {
             "model digest": self.model_digest,
             "data digest": self.data_digest,
+            "start": self.start,
         }
 
 

@@ -86,6 +86,8 @@ def _train(
         checkpointed=prepared.plan.load.checkpointed,
         dropout=options.dropout,
     )
+    if prepared.start is not None:
+        updates.start_from(dict(prepared.start.updates()))
     with updates.attached(model):
         trainer = Trainer(
             model,
