@@ -164,7 +164,9 @@ def require_hub_id(model: str) -> None:
             f"`{model}` is a folder here, but holds no weights (`*.safetensors`): give "
             "the folder of a model, `demo` or a Hub id such as `openai/gpt-oss-20b`"
         )
-    if HUB_ID.fullmatch("/".join(model.split("/")[:2])):
+    pieces = model.split("/")
+    is_inside = len(pieces) > 2 and {"", ".", ".."}.isdisjoint(pieces)
+    if is_inside and HUB_ID.fullmatch("/".join(pieces[:2])):
         raise needs_conversion(
             model,
             "is a part of a repository, which is not run here as it is",
