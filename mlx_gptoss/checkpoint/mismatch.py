@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlx_gptoss.checkpoint.expert_mixtures import and_more, explain_mixture
 from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
 from mlx_gptoss.checkpoint.tool_signatures import find_signature
 from mlx_gptoss.format.config import ModelConfig
@@ -78,8 +79,9 @@ def explain_mismatch(
     if found is not None:
         name, what = found
         return f"tensor `{stored[name].name}` in `{stored[name].file}` {what}"
-    if layout is None:
-        return None
+    mixture = explain_mixture(stored)
+    if layout is None or mixture is not None:
+        return mixture
     return explain_sizes(config, layout, stored) or explain_names(
         config, layout, stored
     )
@@ -110,10 +112,6 @@ def explain_names(config: ModelConfig, layout: Layout, stored: Stored) -> str | 
         f"`{tensor.name}`{and_more(unknown)}, which gpt-oss has not: another tool's "
         "names or another model's weights, export them under Hugging Face's names"
     )
-
-
-def and_more(names: Sequence[str]) -> str:
-    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
 
 
 def needed_names(config: ModelConfig, layout: Layout) -> Iterator[str]:

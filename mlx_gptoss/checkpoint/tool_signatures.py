@@ -74,6 +74,11 @@ SIGNATURES = (
         f"{EXPORT} (`mlp.experts.gate_up_proj`, all experts in one tensor)",
     ),
     signature(
+        r"(^|\.)(vision_tower|vision_model|visual|multi_modal_projector)\.",
+        "belongs to the pictures' part of a multimodal model",
+        "save only its text model",
+    ),
+    signature(
         r"\.block_sparse_moe\.",
         "has a name of Mixtral",
         "give a gpt-oss checkpoint",

@@ -52,8 +52,11 @@ FLOATS = ("BF16", "F16", "F32")
 BYTES = ("U8", "F8_E8M0")
 WORDS = ("U32",)
 
-# Tensors that some exporters add and no computation needs.
-HARMLESS_TENSORS = re.compile(r"(.*\.)?rotary_emb\.(inv_freq|original_inv_freq)")
+# Tensors that some exporters add and no computation needs: tables of rotary positions,
+# and scales of a cache of keys and values in FP8, which is kept in floats here.
+HARMLESS_TENSORS = re.compile(
+    r"(.*\.)?(rotary_emb\.(inv_freq|original_inv_freq)|self_attn\.(attn\.)?[qkv]_scale)"
+)
 
 
 @dataclass(frozen=True)

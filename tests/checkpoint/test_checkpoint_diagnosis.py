@@ -26,6 +26,8 @@ from tests.support.odd_checkpoints import (
     cut_layers,
     gguf_only,
     instead,
+    mixed_experts,
+    mlx_community,
     numbered,
     one_expert_a_tensor,
     renamed,
@@ -99,6 +101,10 @@ CASES: dict[str, tuple[Case, str]] = {
         renamed(lambda name: name.replace("model.", "model.language_model.", 1)),
         "has the prefix `model.language_model.`",
     ),
+    "pictures": (
+        with_tensors("model.visual.blocks.0.attn.qkv.weight", vision_config={}),
+        "belongs to the pictures' part of a multimodal model: save only its text model",
+    ),
     "unknown-prefix": (beginning_with("student."), "save the model without it"),
     "no-model": (
         renamed(lambda name: name.removeprefix("model.")),
@@ -128,6 +134,21 @@ CASES: dict[str, tuple[Case, str]] = {
         "says that `num_local_experts` is 5, tensor "
         "`model.layers.0.mlp.experts.*.gate_up_proj.bias` 4: gpt-oss has one value in "
         "a layer",
+    ),
+    "experts-stacked-here-and-single-there": (
+        mixed_experts(single=lambda name: ".layers.1." in name),
+        "has the experts of `model.layers.0.mlp.experts.down_proj` in one tensor and "
+        "those of `model.layers.1.mlp.experts.down_proj` one by one: save them all",
+    ),
+    "gate-up-single-and-down-stacked": (
+        mixed_experts(single=lambda name: ".gate_up_proj" in name),
+        "has the experts of `model.layers.0.mlp.experts.down_proj` in one tensor and "
+        "those of `model.layers.0.mlp.experts.gate_up_proj` one by one",
+    ),
+    "experts-twice": (
+        mixed_experts(single=lambda name: True, stacked=lambda name: True),
+        "has the experts of `model.layers.0.mlp.experts.down_proj` twice, in one "
+        "tensor and one by one (and 7 more): remove",
     ),
     "experts-unlike": (
         lambda folder: write(
@@ -377,10 +398,27 @@ HARMLESS: dict[str, Case] = {
     "experts-by-layer": cut_experts(
         lambda layer: 5 - layer % 2, num_local_experts=[5, 4, 5, 4]
     ),
+    "wrappers-over-wrappers": beginning_with("base_model.model.module._orig_mod."),
+    "wrappers-over-a-tied-model": lambda folder: write(
+        folder,
+        {
+            f"base_model.model.module._orig_mod.{name}": x
+            for name, x in DENSE.items()
+            if name != "lm_head.weight"
+        },
+        tie_word_embeddings=True,
+    ),
+    "single-experts-in-odd-numbers": mixed_experts(
+        single=lambda name: True, count=lambda layer: 5 - layer % 2
+    ),
+    "scales-of-a-cache": with_tensors(
+        *(f"model.layers.{n}.self_attn.{x}_scale" for n in range(4) for x in "kv")
+    ),
     "tied": instead("lm_head.weight", tie_word_embeddings=True),
     "tied-with-a-head": with_tensors(tie_word_embeddings=True),
     "stale-mxfp4": lambda folder: checkpoints.write_folder(folder, CONFIG, DENSE),
     "no-method": lambda folder: checkpoints.write_folder(folder, PLAIN, TENSORS),
+    "mlx-community": mlx_community,
     "no-table": lambda folder: affine(dict.clear)(folder),
     "shards-from-0": numbered("00000-of-00002", "00001-of-00002", "00002-of-00002"),
     "shards-from-1": numbered("00001-of-00002", "00002-of-00002"),

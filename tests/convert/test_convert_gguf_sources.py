@@ -20,6 +20,7 @@ from tests.convert.test_convert import raw_tensors
 from tests.support.checkpoints import (
     to_bfloat16,
 )
+from tests.support.foreign_ggufs import rewrite
 from tests.support.gguf_conversions import (
     NAMES,
     TENSORS,
@@ -27,6 +28,17 @@ from tests.support.gguf_conversions import (
     values_by_judge,
     write_source,
 )
+
+
+def test_a_part_under_another_name_is_said_to_be_one(tmp_path: Path) -> None:
+    whole = to_gguf(write_source(tmp_path / "source"), tmp_path / "out") / FILE
+    counts = {
+        "split.no": (0, gguf.GGUFValueType.UINT16, None),
+        "split.count": (2, gguf.GGUFValueType.UINT16, None),
+    }
+    part = rewrite(whole, tmp_path / "gpt-oss.gguf", metadata=counts)
+    with pytest.raises(CheckpointError, match="is one of 2 parts of a model: give all"):
+        open_source(part)
 
 
 @pytest.fixture

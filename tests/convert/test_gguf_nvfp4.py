@@ -6,16 +6,21 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from gguf import GGMLQuantizationType as Kind
 from gguf.quants import dequantize
 
+from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss_convert.measure.verify import verify
+from mlx_gptoss_convert.plan.recipe import RECIPES
 from mlx_gptoss_convert.read.checkpoint import open_source
 from mlx_gptoss_convert.steps.affine import from_float32
-from mlx_gptoss_convert.write.gguf import FILE
+from mlx_gptoss_convert.write.conversion import convert
+from mlx_gptoss_convert.write.gguf import FILE, make_gguf_plan
 from tests.convert.test_convert import expert_bytes, raw_tensors
 from tests.support import checkpoints, layout_writers
+from tests.support.demo_checkpoint import ANSWER, ask, demo_folder
 from tests.support.foreign_ggufs import (
     Tensors,
     metadata_of,
@@ -167,3 +172,19 @@ def test_a_scale_of_one_beside_another_type_has_no_effect(
     tensors["blk.0.attn_k.scale"] = np.ones(1, np.float32), Kind.F32
     theirs = written(ours, tmp_path / "theirs.gguf", tensors)
     assert open_source(theirs).checkpoint.config.num_hidden_layers == 2
+
+
+@pytest.mark.soak
+def test_the_demo_answers_out_of_nvfp4(tmp_path: Path) -> None:
+    opened = open_source(demo_folder())
+    plan = make_gguf_plan(
+        opened.checkpoint, RECIPES["lossless"], files=opened.files, pre="gpt-4o"
+    )
+    convert(plan, tmp_path / "gguf")
+    whole = tmp_path / "gguf" / FILE
+    cast = cast_experts(read_tensors(gguf.GGUFReader(whole)))
+    theirs, made = written(whole, tmp_path / "theirs.gguf", cast), tmp_path / "made"
+    for words in (["convert", theirs, made], ["verify", made, "--against", theirs]):
+        result = CliRunner().invoke(cli, list(map(str, words)))
+        assert result.exit_code == 0, result.stderr
+    assert ANSWER in ask(made)

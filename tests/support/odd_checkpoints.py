@@ -4,6 +4,7 @@ Small, dense and without `quantization_config` unless said; knows nothing of our
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ DENSE = layout_writers.dense_experts(TENSORS)
 PLAIN = {key: value for key, value in CONFIG.items() if key != "quantization_config"}
 FIRST = "model.layers.0."
 Q_PROJ = FIRST + "self_attn.q_proj.weight"
+EXPERT_NUMBER = re.compile(
+    r"(model\.layers\.(\d+)\.mlp\.experts)\.(gate_up|down)_projs\.(\d+)\..*"
+)
 EXPERT_PARTS = ("gate_up_proj", "down_proj")
 
 
@@ -116,6 +120,35 @@ def single_experts(between: str) -> Tensors:
     return tensors
 
 
+def mixed_experts(
+    *,
+    single: Callable[[str], bool],
+    stacked: Callable[[str], bool] | None = None,
+    count: Callable[[int], int] = lambda layer: CONFIG["num_local_experts"],
+) -> Case:
+    """Store the experts of some stacks one by one, others in one tensor."""
+
+    def case(folder: Path) -> None:
+        kept = stacked or (lambda name: not single(name))
+        tensors: Tensors = {}
+        for name, x in DENSE.items():
+            layer = int(name.split(".")[2]) if ".layers." in name else 0
+            if ".mlp.experts." not in name:
+                tensors[name] = x[: count(layer)] if ".mlp." in name else x
+            elif kept(name):
+                tensors[name] = x
+        for name, x in single_experts("{part}s.{e}").items():
+            found = EXPERT_NUMBER.fullmatch(name)
+            if found is None:
+                continue
+            path, layer, part, expert = found[1], int(found[2]), found[3], int(found[4])
+            if single(f"{path}.{part}_proj") and expert < count(layer):
+                tensors[name] = x
+        write(folder, tensors)
+
+    return case
+
+
 def affine(change: Callable[[Config], object]) -> Case:
     def case(folder: Path) -> None:
         layout_writers.write_mlx_packed(folder, CONFIG, TENSORS)
@@ -124,6 +157,16 @@ def affine(change: Callable[[Config], object]) -> Case:
         (folder / "config.json").write_text(json.dumps(config))
 
     return case
+
+
+def mlx_community(folder: Path) -> None:
+    """Write what mlx-lm's `dwq` and mlx-optiq leave: the table twice, and reports."""
+    affine(lambda table: None)(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = config["quantization"]
+    (folder / "config.json").write_text(json.dumps(config))
+    for name in ("optiq_metadata.json", "kv_config.json"):
+        (folder / name).write_text('{"method": "optiq", "per_layer": []}')
 
 
 def adapter(
