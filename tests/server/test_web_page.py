@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -409,6 +410,37 @@ def test_figures_that_are_none_are_not_shown(note: Any) -> None:
         add_figures(turns, {"notes": notes})
         assert turns[0]["stats"] is None
         assert "seconds" not in item
+
+
+class HeldStore(MemoryStore):
+    """Waits before it keeps the figures of an answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held, self.let_go = threading.Event(), threading.Event()
+
+    def save(self, chat: Any) -> None:
+        if FIGURES in chat.to_json().get("notes", {}):
+            self.held.set()
+            assert self.let_go.wait(20)
+        super().save(chat)
+
+
+def test_an_answer_is_shown_once_while_its_figures_are_saved() -> None:
+    async def work() -> None:
+        store = HeldStore()
+        with answering(YES, NO) as runtime:
+            async with open_page(runtime, store=store) as page:
+                id = (await page.ask("Is it?"))["id"]
+                await asyncio.to_thread(store.held.wait, 20)
+                seen = (await page.http.get(f"/web/chats/{id}")).json()
+                store.let_go.set()
+                assert [turn["question"] for turn in seen["turns"]] == ["Is it?"]
+                assert seen["running"] and seen["turns"][0]["items"][-1]["text"]
+                done = await page.finished(id)
+                assert len(done["turns"]) == 1
+
+    run(work())
 
 
 def test_a_second_question_waits_for_the_first() -> None:

@@ -35,6 +35,7 @@ class AnswerInProgress:
         self.parts = TurnItems()
         self.chat: Chat | None = None  # once the model is loaded
         self.sent = False  # the question is in the history
+        self.shown = False  # with what is saved: its conversation has its turn
         self.error: Exception | None = None
         self.stats: Statistics | None = None
         self.used: int | None = None  # tokens of the history afterwards

@@ -108,6 +108,7 @@ class Answers:
             data, versions = await self._chats.load(found.id)
             found.is_saved = True
             found.show(data)
+            answer.shown = answer.sent
             found.versions = versions
         later = found.data
         if answer.sent:

@@ -100,8 +100,9 @@ class OpenConversation:
         """Return the whole conversation for a tab."""
         turns = [dict(turn) for turn in self.turns]
         if self.answer is not None:
-            turns.append(show_question(self.answer.question))
-            turns[-1]["items"] = self.answer.parts.items
+            if not self.answer.shown:
+                turns.append(show_question(self.answer.question))
+                turns[-1]["items"] = self.answer.parts.items
         elif self.unsent is not None:
             turns.append(show_question(self.unsent) | {"unsent": True})
         for place, turn in enumerate(turns):
