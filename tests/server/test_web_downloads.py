@@ -127,6 +127,54 @@ def test_one_download_at_a_time_which_can_be_stopped() -> None:
     assert found.state is not None and found.state["state"] == "stopped"
 
 
+def test_each_report_is_a_state_of_its_own() -> None:
+    """A stream compares the state with the one it sent: none may change meanwhile."""
+    seen: list[dict[str, Any]] = []
+
+    def work(progress: Any, notify: Any, **_: Any) -> None:
+        for done in (1, 2):
+            progress(done, 2)
+            notify(f"{done}")
+            assert found.state is not None
+            seen.append(found.state)
+
+    found = library(FakeHub(work))
+    found.start(SMALL)
+    assert found._thread is not None
+    found._thread.join(10)
+
+    assert [(one["done"], one["lines"]) for one in seen] == [
+        (1, ["1"]),
+        (2, ["1", "2"]),
+    ]
+
+
+def test_a_download_that_hears_nothing_is_stopped_at_once() -> None:
+    silent, begun, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work(progress: Any, **_: Any) -> None:
+        if begun.is_set():  # the second
+            ended.set()
+            return
+        begun.set()
+        silent.wait(20)
+        progress(1, 2)
+
+    found = library(FakeHub(work))
+    found.start(SMALL)
+    assert begun.wait(10)
+    found.stop()
+    assert found.state is not None and found.state["state"] == "stopped"
+    found.start(LARGE)  # waits until the first one's thread has ended
+    assert found.state["state"] == "running" and not ended.is_set()
+    silent.set()
+    assert found._thread is not None
+    found._thread.join(10)
+
+    assert ended.is_set()
+    assert (found.state["model"], found.state["state"]) == (LARGE, "finished")
+
+
 @pytest.mark.parametrize(
     ("model", "options", "problem"),
     [

@@ -70,8 +70,8 @@ def test_the_first_run_downloads_what_fits_and_answers_with_it(
         page.locator(".download", has_text=re.compile(r"of 2\.\d MB")).wait_for()
         page.reload()  # it goes on, and is shown again
         small.get_by_role("button", name="Stop").click()
-        hub.let_go.set()
         small.get_by_text("the next download goes on there").wait_for()
+        hub.let_go.set()
         small.get_by_role("button", name="Download").click()
         small.get_by_role("button", name="Use here").click()
         page.locator(".meters", has_text=SMALL).wait_for()

@@ -7,6 +7,7 @@ by name. Knows no HTTP.
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from mlx_gptoss.memory.saved_probe import describe_this_machine
 from mlx_gptoss.server.models import ModelSource
 
 PUBLISHED = ("openai/gpt-oss-20b", "openai/gpt-oss-120b")
+RUNNING = "running"
 MOST_LINES = 5  # of what a download says
 
 
@@ -50,9 +52,10 @@ class ModelLibrary:
         self._options = options
         self._machine = machine
         self.make_source = make_source
-        self.state: dict[str, Any] | None = None  # of the last download
+        self.state: dict[str, Any] | None = None  # of the last download; never changed
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
+        self._stopping = threading.Event()  # of the last download
 
     def local(self) -> list[dict[str, Any]]:
         """Return the models that are here as a whole, but the demo."""
@@ -73,53 +76,74 @@ class ModelLibrary:
             raise ApiError(400, f"`{model}` cannot be downloaded here", "unknown_model")
         if self._options.offline:
             raise ApiError(400, "this server was started with --offline", "offline")
-        if self._thread is not None and self._thread.is_alive():
-            raise ApiError(409, "another download is running", "downloading")
-        self._stopping.clear()
-        self.state = {"model": model, "done": 0, "total": 0, "state": "running"}
-        self.state |= {"lines": [], "problem": None}
-        self._thread = threading.Thread(
-            target=self._download, args=(model,), daemon=True, name="download"
-        )
-        self._thread.start()
+        with self._lock:
+            if self._running:
+                raise ApiError(409, "another download is running", "downloading")
+            before, self._stopping = self._thread, threading.Event()
+            self.state = {"model": model, "done": 0, "total": 0, "state": RUNNING}
+            self.state |= {"lines": [], "problem": None}
+            self._thread = threading.Thread(
+                target=self._download,
+                args=(model, self._stopping, before),
+                daemon=True,
+                name="download",
+            )
+            self._thread.start()
 
     def stop(self) -> None:
-        """Stop the download; what has arrived stays."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
+        """Stop the download, if one runs; what has arrived stays.
+
+        Its thread ends when it next hears from the Hub; a later download waits for it.
+        """
+        with self._lock:
+            if self._running:
+                assert self.state is not None
+                self.state = self.state | {"state": "stopped"}
+                self._stopping.set()
+
+    @property
+    def _running(self) -> bool:
+        return self.state is not None and self.state["state"] == RUNNING
 
     def is_here(self, model: str) -> bool:
         """Whether a model is one of those on this machine, as a whole."""
         return any(one["name"] == model for one in self.local())
 
-    def _download(self, model: str) -> None:
-        assert self.state is not None
-        state = self.state
+    def _download(
+        self, model: str, stopping: threading.Event, before: threading.Thread | None
+    ) -> None:
+        """Download a model, after the thread of an earlier download has ended."""
+        lines: list[str] = []
+
+        def tell(**changes: Any) -> None:
+            with self._lock:
+                if stopping.is_set():
+                    raise DownloadStopped
+                assert self.state is not None
+                self.state = self.state | changes
 
         def progress(done: int, total: int) -> None:
-            if self._stopping.is_set():
-                raise DownloadStopped
-            state["done"], state["total"] = done, total
+            tell(done=done, total=total)
 
         def say(line: str) -> None:
-            state["lines"] = [*state["lines"], line][-MOST_LINES:]
+            lines.append(line)
+            tell(lines=lines[-MOST_LINES:])
 
+        # A fault of ours, which the log names, ends it like this:
+        end = {"state": "failed", "problem": "see the server's log"}
         try:
-            self._hub.resolve(
-                model,
-                progress=progress,
-                check=self._check(model),
-                notify=say,
-            )
-            state["state"] = "finished"
+            if before is not None:
+                before.join()
+            check = self._check(model)
+            self._hub.resolve(model, progress=progress, check=check, notify=say)
+            end = {"state": "finished"}
         except DownloadStopped:
-            state["state"] = "stopped"
+            end = {}
         except GptOssError as error:
-            state |= {"state": "failed", "problem": str(error)}
+            end = {"state": "failed", "problem": str(error)}
         finally:
-            if state["state"] == "running":  # a fault of ours, which the log names
-                state |= {"state": "failed", "problem": "see the server's log"}
+            with suppress(DownloadStopped):
+                tell(**end)
 
     def _check(self, model: str) -> Callable[[Path, int], None]:
         return download_check(model, self._options)

@@ -163,7 +163,7 @@ function Published(props: { models: PublishedModel[]; download: Download | null 
 const PLACES: Record<string, string> = {
   resident: "",
   hybrid: ", and reads the rest from disk while it answers",
-  streamed: ", and reads most from disk while it answers, which is slower",
+  streamed: ", and reads the rest from disk while it answers, which is slower",
 };
 
 function fitText(model: PublishedModel): string {
