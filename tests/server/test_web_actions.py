@@ -11,6 +11,7 @@ import pytest
 from mlx_gptoss.chat import saved
 from mlx_gptoss.chat.sessions.stored_state import StoredState
 from mlx_gptoss.chat.tools.browser import Browser, Folders
+from mlx_gptoss.engine.scheduler import BatchOptions
 from mlx_gptoss.harmony.messages import answer, tool_call, tool_result, user
 from mlx_gptoss.server.web.chat_settings import ChatSettings
 from mlx_gptoss.server.web.conversation import new_data
@@ -117,6 +118,32 @@ def test_a_text_file_is_dropped(chromium: Chromium, served: PageServer) -> None:
     ]
     assert "dropped text" in question
     page.close()
+
+
+def test_what_waits_says_how_far_it_is(chromium: Chromium) -> None:
+    """The model reads 1,500 tokens and no more, until the test lets it."""
+    runtime = scripted_runtime(FINAL.format("Read."), batch=BatchOptions(max_running=1))
+    with runtime, page_server(runtime) as served:
+        runtime.model.stop_at = 1500
+        tab = chromium.open(served)
+        tab.ask("word " * 500)
+        meters = tab.page.locator(".meters")
+        reading = re.compile(r"reading [\d,]+ of 2,\d+ tokens")
+        meters.filter(has_text=reading).wait_for()
+        other = chromium.open_link(served.url)
+        other.ask("And this?")
+        other.page.get_by_text("place 1 in the queue").wait_for()
+        third = chromium.open_link(served.url)
+        third.ask("And that?")
+        third.page.get_by_text("place 2 in the queue").wait_for()
+        runtime.model.stop_at = None
+        for one in (tab, other, third):
+            one.page.get_by_text("Read.", exact=True).wait_for()
+            one.ready()
+            shown = one.page.locator(".meters").inner_text()
+            assert "queue" not in shown and "reading" not in shown
+            one.check()
+            one.page.close()
 
 
 def test_a_laptop_that_slept_shows_what_it_missed(

@@ -180,6 +180,7 @@ def test_a_server_that_is_started_again_goes_on_where_it_was(
         port = int(served.url.rpartition(":")[2])
     second = scripted_runtime(FINAL.format("Again."), FINAL.format("On it goes."))
     with second, page_server(second, store=store, keys=keys, port=port):
+        tab.look_again()
         tab.page.get_by_text("started again during this answer").wait_for()
         tab.page.get_by_text("(stopped)").wait_for()
         assert "word2 word3" in answers(tab)[0]  # what had arrived is kept

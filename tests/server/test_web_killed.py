@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 
 from mlx_gptoss.server.web.access import HEADER
 from tests.support.web_browser import browser
@@ -72,13 +73,11 @@ def test_private_conversations_leave_nothing(tmp_path: Path) -> None:
             chat = shown_until_the_gate(client)
         first.kill()
     written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert chat["turns"][0]["question"] == "Say much."
     assert not any(b"word1" in one or b"Say much" in one for one in written)
-    again = web_process(tmp_path, [REPLY], private=True)
-    with again as second, signed_in(second) as client:
-        assert client.get(f"/web/chats/{chat['id']}").status_code == 404
-        assert client.get("/web/chats").json() == []
 
 
+@pytest.mark.soak  # tests/server/test_web_browser.py has one in this process
 def test_an_open_tab_says_it_once_and_goes_on(tmp_path: Path) -> None:
     with browser() as chromium:
         with web_process(tmp_path, [REPLY], gate=GATE) as first:
@@ -91,6 +90,7 @@ def test_an_open_tab_says_it_once_and_goes_on(tmp_path: Path) -> None:
         second = ["<|channel|>final<|message|>Again.<|return|>"]
         second.append("<|channel|>final<|message|>On it goes.<|return|>")
         with web_process(tmp_path, second, port=first.port):
+            tab.look_again()
             page.get_by_text("started again during this answer").wait_for()
             page.get_by_text(NOTE).wait_for()
             assert page.locator(".lost").count() == 0

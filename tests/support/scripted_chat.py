@@ -12,6 +12,7 @@ from time import sleep
 
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.scheduler import BatchOptions
 from tests.support.fakes import SURE, FakeModel, byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
@@ -49,6 +50,7 @@ class ScriptedModel(FakeModel):
     ) -> None:
         super().__init__(self._logits_of)
         self.pause = pause  # seconds before each token
+        self.stop_at: int | None = None  # tokens; it reads no further, while set
         # Behind a text it waits until a file exists.
         self.gates = {
             as_characters(token_ids(text)): Path(path)
@@ -63,6 +65,8 @@ class ScriptedModel(FakeModel):
 
     def _logits_of(self, ids: list[int]) -> list[float]:
         sleep(self.pause)
+        while self.stop_at is not None and len(ids) > self.stop_at:
+            sleep(0.01)
         read = as_characters(ids)
         for text, path in self.gates.items():
             while read.endswith(text) and not path.exists():
@@ -80,8 +84,11 @@ def scripted_runtime(
     pause: float = 0,
     gates: Mapping[str, Path | str] | None = None,
     context: int | None = None,
+    batch: BatchOptions | None = None,
 ) -> Runtime:
     """Return a runtime that answers the n-th question with the n-th reply."""
     model = ScriptedModel(replies, pause, gates)
     cache = CacheOptions(idle=False)
-    return Runtime(model, tokenizer=TOKENIZER, context=context, cache=cache)
+    return Runtime(
+        model, tokenizer=TOKENIZER, context=context, cache=cache, batch=batch
+    )

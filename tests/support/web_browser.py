@@ -76,13 +76,19 @@ def page_server(
     offer: ToolOffer | None = None,
     keys: PageKeys | None = None,
     port: int = 0,
+    tick: float = 0.1,
     **options: Any,
 ) -> Iterator[PageServer]:
     """Serve the page of a runtime, which stays open, in a thread."""
     models = Models.of(runtime, "demo")
     models.close = _leave_open  # pyright: ignore[reportAttributeAccessIssue]
     page = WebPage(
-        models, store or MemoryStore(), keys or PageKeys(), offer=offer, **options
+        models,
+        store or MemoryStore(),
+        keys or PageKeys(),
+        offer=offer,
+        tick=tick,
+        **options,
     )
     app = create_app(models, ServerSettings(), page)
     config = uvicorn.Config(
@@ -127,6 +133,10 @@ class Tab:
     def ready(self) -> None:
         """Wait until nothing is being answered."""
         self.page.get_by_role("button", name="Send", exact=True).wait_for()
+
+    def look_again(self) -> None:
+        """Look for the server at once, as when the network is back."""
+        self.page.evaluate("dispatchEvent(new Event('online'))")
 
     def check(self) -> None:
         """Everything came from this machine, and nothing was refused by the policy."""

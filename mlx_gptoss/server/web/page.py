@@ -21,6 +21,7 @@ from mlx_gptoss.server.web.memory_store import ChatStore
 from mlx_gptoss.server.web.tools import ToolOffer
 
 EPOCH_BYTES = 4
+TICK_SECONDS = 1.0
 
 
 class WebPage:
@@ -29,7 +30,7 @@ class WebPage:
     `store` keeps the conversations, `keys` decide who may use the page, `defaults` are
     the settings of new conversations, `params` their sampling beside the temperature,
     `offer` the tools they may use. `library` lists and downloads models. With `private`
-    the browser is told to keep nothing, either.
+    the browser is told to keep nothing, either. Tabs get figures every `tick` seconds.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class WebPage:
         offer: ToolOffer | None = None,
         library: ModelLibrary | None = None,
         private: bool = False,
+        tick: float = TICK_SECONDS,
     ) -> None:
         self.models = models
         self.store = store
@@ -52,6 +54,7 @@ class WebPage:
         self.offer = offer or ToolOffer()
         self.library = library
         self.private = private
+        self.tick = tick
         self.drain = Drain()  # replaced by that of the app
         self.epoch = secrets.token_hex(EPOCH_BYTES)  # tells servers apart
         self.list_version = 0  # counts changes of the list of conversations

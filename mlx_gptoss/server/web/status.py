@@ -1,6 +1,6 @@
 """The figures beside a conversation: memory, context, queue, reading, speed.
 
-Read once a second while a tab looks.
+Read every `tick` seconds of the page while a tab looks.
 """
 
 from time import perf_counter

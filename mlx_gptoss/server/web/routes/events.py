@@ -33,7 +33,6 @@ from mlx_gptoss.server.web.routes.chats import state_of
 from mlx_gptoss.server.web.status import page_status
 
 router = APIRouter(include_in_schema=False)
-TICK_SECONDS = 1.0  # between figures
 BEAT_SECONDS = 10.0  # the longest silence: a tab takes more for a dead connection
 TOGETHER_SECONDS = 0.03  # tokens that arrive within it are sent at once
 
@@ -88,9 +87,9 @@ async def frames(
                 status, said = now, monotonic()
                 yield sse_json(now, "status")
             if found is None:
-                await asyncio.sleep(TICK_SECONDS)
+                await asyncio.sleep(page.tick)
             else:
-                await found.log.wait(place or 0, TICK_SECONDS)
+                await found.log.wait(place or 0, page.tick)
                 await asyncio.sleep(TOGETHER_SECONDS)
     finally:
         if measuring is not None:
