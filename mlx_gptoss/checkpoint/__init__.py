@@ -31,7 +31,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlx_gptoss.checkpoint.checkpoint import Checkpoint, open_checkpoint
-    from mlx_gptoss.checkpoint.load import load_model, load_parameters
+    from mlx_gptoss.checkpoint.load import (
+        load_classifier,
+        load_model,
+        load_parameters,
+    )
     from mlx_gptoss.checkpoint.parameters import Parameter
     from mlx_gptoss.checkpoint.safetensors_header import StoredTensor, read_header
     from mlx_gptoss.checkpoint.summary import summarize
@@ -42,6 +46,7 @@ __all__ = [
     "Parameter",
     "StoredTensor",
     "check_values",
+    "load_classifier",
     "load_model",
     "load_parameters",
     "open_checkpoint",
@@ -54,6 +59,7 @@ _MODULES = {
     "Parameter": "parameters",
     "StoredTensor": "safetensors_header",
     "check_values": "value_checks",
+    "load_classifier": "load",
     "load_model": "load",
     "load_parameters": "load",
     "open_checkpoint": "checkpoint",

@@ -126,10 +126,16 @@ class Checkpoint:
 
 
 def open_checkpoint(
-    folder: str | Path, *, strict: bool = False, decode: Decode | None = None
+    folder: str | Path,
+    *,
+    strict: bool = False,
+    decode: Decode | None = None,
+    classifier: bool | None = False,
 ) -> Checkpoint:
     """Open a folder (or its only weight file), reading headers only.
 
+    `classifier` says what it must be: False is a language model, True a token
+    classifier, None either.
     `decode` presents the tensors of a form that must be converted (see
     `format/foreign_forms.py`) as floats; without it such a form is refused, with the
     command that converts it.
@@ -144,6 +150,7 @@ def open_checkpoint(
     if other is not None:
         raise ConfigError(f"`{files.folder}` is {other}")
     config = ModelConfig.from_dict(raw, strict=strict)
+    require_kind(config, classifier, str(files.folder))
     config = replace(config, eos_token_ids=read_stop_tokens(config, files.folder))
     stored = read_headers(files)
     index_fault = describe_index_fault(files, stored)
@@ -156,10 +163,12 @@ def open_checkpoint(
         stored = decode(form, stored)
     try:
         named = name_tensors(stored)
-        layout = find_layout(named, raw)
+        layout = find_layout(named, raw, classifier=config.is_classifier)
         if layout is None:
             raise no_weights_error(files.folder, stored)
-        tensors = with_tied_head(named.tensors, raw, layout)
+        tensors = named.tensors
+        if not config.is_classifier:
+            tensors = with_tied_head(tensors, raw, layout)
         config = with_stored_experts(config, layout, tensors)
         match = match_tensors(tensors, config, layout, read_modules(raw, tensors))
     except (CheckpointError, ConfigError) as error:
@@ -200,11 +209,29 @@ def conversion_needed_error(
     )
 
 
-def find_layout(named: NamedTensors, raw: Mapping[str, Any]) -> Layout | None:
+def require_kind(config: ModelConfig, classifier: bool | None, name: str) -> None:
+    """Raise ConfigError for a model of the other kind than the one that is needed."""
+    if classifier is None or config.is_classifier == classifier:
+        return
+    if config.is_classifier:
+        raise ConfigError(
+            f"`{name}` is a token classifier, which labels text and writes none: mask "
+            f"what is private with `mlx-gptoss redact -m {name}`"
+        )
+    raise ConfigError(
+        f"`{name}` is a language model, which gives no labels: use "
+        "`openai/privacy-filter`, or a model tuned from it"
+    )
+
+
+def find_layout(
+    named: NamedTensors, raw: Mapping[str, Any], *, classifier: bool
+) -> Layout | None:
     return detect_layout(
         {name: (tensor.dtype, tensor.shape) for name, tensor in named.tensors.items()},
         mlx="quantization" in raw,
         single_experts=named.single_experts,
+        classifier=classifier,
     )
 
 

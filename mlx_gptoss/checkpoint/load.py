@@ -32,6 +32,7 @@ from mlx_gptoss.errors import CheckpointError, MemoryBudgetError
 from mlx_gptoss.memory import device_budget, format_bytes
 from mlx_gptoss.model.buffers import empty
 from mlx_gptoss.model.gpt_oss import GptOss
+from mlx_gptoss.model.token_classifier import TokenClassifier
 
 READ_THREADS = 8
 Progress = Callable[[int, int], None]  # bytes read, total bytes
@@ -55,6 +56,17 @@ def load_model(
     weights = load_parameters(
         checkpoint, dtype=dtype, progress=progress, share=share or choose_page_sharing()
     )
+    model.load_weights(list(weights.items()), strict=True)
+    return model
+
+
+def load_classifier(
+    checkpoint: Checkpoint, *, dtype: mx.Dtype, progress: Progress | None = None
+) -> TokenClassifier:
+    """Build a token classifier; see `load_model`."""
+    model = TokenClassifier(checkpoint.config, checkpoint.structure)
+    share = choose_page_sharing()
+    weights = load_parameters(checkpoint, dtype=dtype, progress=progress, share=share)
     model.load_weights(list(weights.items()), strict=True)
     return model
 

@@ -92,7 +92,7 @@ def explain_sizes(config: ModelConfig, layout: Layout, stored: Stored) -> str | 
     return (
         explain_layer_count(config, layout, stored)
         or explain_wrong_sizes(config, layout, stored)
-        or explain_missing_head(layout, stored)
+        or explain_missing_head(config, layout, stored)
     )
 
 
@@ -247,13 +247,20 @@ def find_wrong_heads(
     return {key: size for key, size in found.items() if size != getattr(config, key)}
 
 
-def explain_missing_head(layout: Layout, stored: Stored) -> str | None:
+def explain_missing_head(
+    config: ModelConfig, layout: Layout, stored: Stored
+) -> str | None:
     """Explain that the output head is missing while the embedding is present."""
     embedding = stored.get(layout.stored_name("model.embed_tokens.weight"))
-    name = layout.stored_name("lm_head.weight")
+    name = layout.stored_name("score.weight" if config.labels else "lm_head.weight")
     head = name.removesuffix("weight")
     if embedding is None or any(other.startswith(head) for other in stored):
         return None
+    if config.labels:
+        return (
+            f"`{embedding.file}` has no head (`{name}`) that gives labels: save the "
+            "model for token classification"
+        )
     return (
         f"`{embedding.file}` has no output head (`{name}`): if it is tied to the "
         "embedding, set `tie_word_embeddings` to true in `config.json`; if not, save "

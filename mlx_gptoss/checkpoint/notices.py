@@ -106,7 +106,7 @@ def list_warnings(
         for path in adapter_files(checkpoint.folder)
         if path not in checkpoint.files
     ]
-    name = find_other_template(checkpoint)
+    name = None if checkpoint.config.labels else find_other_template(checkpoint)
     if name is not None and not learned_harmony:
         found.append(
             f"the chat template in `{name}` is not Harmony's, the format used for "
@@ -153,12 +153,13 @@ def list_config_notices(checkpoint: Checkpoint) -> Iterator[str]:
                 f"read, its rotary settings say {original:,}"
             )
     kinds = read_layer_types({}, config.num_hidden_layers)
-    if config.layer_types != kinds:
+    if config.layer_types != kinds and not config.is_classifier:
         yield (
             "`config.json` has `layer_types` that are not gpt-oss's (alternating "
             "sliding and full): used as given"
         )
-    if raw.get("tie_word_embeddings") is True and not checkpoint.is_tied:
+    tied = raw.get("tie_word_embeddings") is True and not config.is_classifier
+    if tied and not checkpoint.is_tied:
         yield (
             "`config.json` has `tie_word_embeddings`, the weights have a head of their "
             "own: that head is used"
@@ -215,7 +216,7 @@ def list_tokenizer_notices(
         CONFIG: read_token_ids(checkpoint.raw_config, "eos_token_id"),
         GENERATION_CONFIG: read_token_ids(generation, "eos_token_id"),
     }
-    for file, ids in said.items():
+    for file, ids in said.items() if not checkpoint.config.is_classifier else ():
         for token in ids:
             name = tokenizer.decode([token])
             if token >= rows:

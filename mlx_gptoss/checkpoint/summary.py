@@ -32,6 +32,7 @@ def summarize(checkpoint: Checkpoint) -> dict[str, Any]:
         "num_experts_per_tok": config.num_experts_per_tok,
         "vocab_size": config.vocab_size,
         "max_position_embeddings": config.max_position_embeddings,
+        "labels": list(config.labels),
     }
 
 

@@ -46,7 +46,8 @@ def inspect(
     from mlx_gptoss.checkpoint import check_values, open_checkpoint
 
     name = named_model(model)
-    checkpoint = open_checkpoint(services.fetch(name, offline=offline), strict=strict)
+    folder = services.fetch(name, offline=offline)
+    checkpoint = open_checkpoint(folder, strict=strict, classifier=None)
     if deep:
         with ByteProgress(f"Reading {name}") as progress:
             check_values(checkpoint, progress=progress)
@@ -71,10 +72,14 @@ def describe(name: str, checkpoint: "Checkpoint", *, deep: bool) -> dict[str, An
 def _text(found: dict[str, Any]) -> str:
     sliding = found["sliding_layers"]
     full = found["num_hidden_layers"] - sliding
+    kinds, labels = f"{sliding} sliding, {full} full", found["labels"]
+    if labels:
+        kinds = "all see a band both ways"
     lines = [
         f"{found['model']}: {found['layout_title']}, "
         f"{found['parameters'] / 10**6:,.1f} million parameters",
-        f"  {found['num_hidden_layers']} layers ({sliding} sliding, {full} full), "
+        *([f"  a token classifier with {len(labels)} labels"] if labels else []),
+        f"  {found['num_hidden_layers']} layers ({kinds}), "
         f"{_experts(found)}, {found['num_experts_per_tok']} a token",
         f"  hidden size {found['hidden_size']:,}, vocabulary {found['vocab_size']:,}, "
         f"context {found['max_position_embeddings']:,} tokens",

@@ -11,6 +11,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlx_gptoss.checkpoint import Checkpoint
+from mlx_gptoss.checkpoint.checkpoint import require_kind
 from mlx_gptoss.checkpoint.expert_records import (
     expert_bytes_in_memory,
     expert_records,
@@ -146,6 +147,7 @@ def download_check(model: str, options: LoadOptions) -> Callable[[Path, int], No
     def check(config_file: Path, weight_bytes: int) -> None:
         raw = read_json(config_file)
         config = ModelConfig.from_dict(raw, strict=options.strict, quiet=True)
+        require_kind(config, False, model)
         options.check_context(config)
         sizes = PlannedModel(model, config, {"weights": weight_bytes})
         require_fit(plan_storage(sizes, options, device_budget()), config, model)

@@ -16,6 +16,7 @@ from mlx_gptoss.format.config import ModelConfig, Quantization
 
 PACKED = "packed"
 SPLIT = "split"
+JOINED = "joined"
 
 ATTENTION, EXPERTS, ROUTER = "attention", "experts", "router"
 EMBEDDING, LM_HEAD, NORMS = "embedding", "lm_head", "norms"
@@ -65,8 +66,9 @@ class Structure:
 
     `quantization` maps module paths ("model.layers.0.self_attn.q_proj", "lm_head",
     "model.layers.0.mlp.experts.gate_up_proj") to settings; a missing path is dense.
-    `experts` is "packed" (one gate_up_proj, rows interleaved: even gate, odd up) or
-    "split" (separate gate_proj and up_proj).
+    `experts` is "packed" (one gate_up_proj, rows interleaved: even gate, odd up),
+    "joined" (one gate_up_proj, all rows of gate before those of up) or "split"
+    (separate gate_proj and up_proj).
     """
 
     quantization: Mapping[str, Quantization]
@@ -100,10 +102,14 @@ class Vector:
 
 
 # Dimensions: V vocabulary, M hidden, Q query rows, K key rows, H heads, E experts,
-# F intermediate, G = 2F (gate and up rows interleaved).
+# F intermediate, G = 2F (gate and up rows), C labels of a classifier.
 TOP_MATRICES = {
     "model.embed_tokens": (EMBEDDING, "VM"),
     "lm_head": (LM_HEAD, "VM"),
+}
+CLASSIFIER_MATRICES = {
+    "model.embed_tokens": (EMBEDDING, "VM"),
+    "score": (LM_HEAD, "CM"),  # the head, which has a bias
 }
 LAYER_MATRICES = {
     "self_attn.q_proj": (ATTENTION, "QM"),
@@ -114,6 +120,10 @@ LAYER_MATRICES = {
 }
 EXPERT_MATRICES = {
     PACKED: {
+        "mlp.experts.gate_up_proj": (EXPERTS, "EGM"),
+        "mlp.experts.down_proj": (EXPERTS, "EMF"),
+    },
+    JOINED: {
         "mlp.experts.gate_up_proj": (EXPERTS, "EGM"),
         "mlp.experts.down_proj": (EXPERTS, "EMF"),
     },
@@ -142,16 +152,18 @@ def dimensions(config: ModelConfig) -> dict[str, int]:
         "E": config.num_local_experts,
         "F": config.intermediate_size,
         "G": 2 * config.intermediate_size,
+        "C": len(config.labels),
     }
 
 
 def matrices(config: ModelConfig, experts: str) -> Iterator[Matrix]:
-    """List every matrix of a model whose experts are "packed" or "split"."""
+    """List every matrix of a model whose experts are "packed", "joined" or "split"."""
     sizes = dimensions(config)
     in_layer = LAYER_MATRICES | EXPERT_MATRICES[experts]
-    for path, (part, letters) in TOP_MATRICES.items():
+    top = CLASSIFIER_MATRICES if config.is_classifier else TOP_MATRICES
+    for path, (part, letters) in top.items():
         shape = tuple(sizes[x] for x in letters)
-        yield Matrix(path, part, shape, has_bias=False)
+        yield Matrix(path, part, shape, has_bias="C" in letters)
     for n in range(config.num_hidden_layers):
         sizes["E"] = config.experts_in(n)
         for path, (part, letters) in in_layer.items():
@@ -174,7 +186,8 @@ def vectors(config: ModelConfig) -> Iterator[Vector]:
 def part_table() -> dict[str, str]:
     """Map every canonical name, with `{n}` for the layer, to its part."""
     inside = LAYER_MATRICES | EXPERT_MATRICES[PACKED] | EXPERT_MATRICES[SPLIT]
-    paths = {path: part for path, (part, _) in TOP_MATRICES.items()}
+    top = TOP_MATRICES | CLASSIFIER_MATRICES
+    paths = {path: part for path, (part, _) in top.items()}
     paths |= {LAYER + path: part for path, (part, _) in inside.items()}
     table = {
         f"{path}.{kind}": part
@@ -293,6 +306,13 @@ DENSE_BLOCKS = Layout(
     names=expert_names("_blocks", None),
     expert_form=IN_OUT,
 )
+JOINED_DENSE = Layout(
+    name="joined-dense",
+    title="Hugging Face, dense experts, gate before up",
+    experts=JOINED,
+    names=DENSE.names,
+    expert_form=IN_OUT,
+)
 SINGLE_PACKED = Layout(
     name="single-experts",
     title="dense, one tensor per expert",
@@ -314,6 +334,7 @@ LAYOUTS = (
     ORIGINAL,
     DENSE,
     DENSE_BLOCKS,
+    JOINED_DENSE,
     SINGLE_PACKED,
     SINGLE_SPLIT,
 )
@@ -323,13 +344,17 @@ Form = tuple[str, tuple[int, ...]]  # dtype and shape
 
 
 def detect_layout(
-    tensors: Mapping[str, Form], *, mlx: bool, single_experts: bool = False
+    tensors: Mapping[str, Form],
+    *,
+    mlx: bool,
+    single_experts: bool = False,
+    classifier: bool = False,
 ) -> Layout | None:
     """Detect the layout of `tensors` (by stored name), or None if it is not gpt-oss.
 
     Names decide; dtype and rank tell packed experts from dense ones. `mlx` is set if
     `config.json` has MLX's `quantization`, `single_experts` if experts were stored one
-    by one and are stacked here.
+    by one and are stacked here, `classifier` if it is a token classifier's.
     """
 
     def first(pattern: str) -> Form | None:
@@ -337,9 +362,13 @@ def detect_layout(
         name = next(found, None)
         return None if name is None else tensors[name]
 
+    experts = r"model\.layers\.\d+\.mlp\.experts\."
+    if classifier and first(experts + "gate_up_proj") is not None:
+        return JOINED_DENSE
+    if classifier:
+        return None if first(experts + r"gate_proj\.weight") is None else MLX_SPLIT
     if first(r"block\.\d+\..+") is not None:
         return ORIGINAL
-    experts = r"model\.layers\.\d+\.mlp\.experts\."
     if first(experts + r"gate_proj\.weight") is not None:
         return SINGLE_SPLIT if single_experts else MLX_SPLIT
     if first(experts + r"gate_up_proj\.weight") is not None:

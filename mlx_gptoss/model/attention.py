@@ -2,7 +2,8 @@
 
 Every head has one extra logit, its sink, that takes part in the softmax and carries no
 value. A query sees the keys up to its own position, or only the last `window` of them.
-Keys may start before the queries; both end at the same position.
+Keys may start before the queries; both end at the same position. In a model that reads
+both ways a query also sees the `ahead` keys behind it; then there is a window.
 
 Dimensions: B batch, L queries, S keys, H query heads, Hk key/value heads, D head dim.
 """
@@ -33,23 +34,31 @@ class Masks:
     """The masks of one forward pass, each built once and shared by all layers."""
 
     def __init__(self) -> None:
-        self._causal: dict[tuple[int, int, int | None, int], mx.array] = {}
+        self._causal: dict[tuple[int, int, int | None, int, int, int], mx.array] = {}
         self._padding: dict[tuple[tuple[int, ...], int, bool], mx.array] = {}
 
-    def causal(self, rows: int, keys: int, window: int | None) -> mx.array:
+    def causal(
+        self, rows: int, keys: int, window: int | None, ahead: int = 0, after: int = 0
+    ) -> mx.array:
         """Return (rows, keys) bool, True where a query sees a key."""
-        key = (rows, keys, window, 0)
+        key = (rows, keys, window, 0, ahead, after)
         if key not in self._causal:
-            self._causal[key] = causal_mask(rows, keys, window)
+            self._causal[key] = causal_mask(rows, keys, window, ahead, after)
         return self._causal[key]
 
     def causal_additive(
-        self, rows: int, keys: int, window: int | None, repeats: int
+        self,
+        rows: int,
+        keys: int,
+        window: int | None,
+        repeats: int,
+        ahead: int = 0,
+        after: int = 0,
     ) -> mx.array:
         """Return (repeats * rows, keys) float32: 0 where a key is seen, else -inf."""
-        key = (rows, keys, window, repeats)
+        key = (rows, keys, window, repeats, ahead, after)
         if key not in self._causal:
-            seen = self.causal(rows, keys, window)
+            seen = self.causal(rows, keys, window, ahead, after)
             mask = mx.where(seen, mx.array(0.0), mx.array(-mx.inf))
             self._causal[key] = mx.tile(mask, (repeats, 1))
         return self._causal[key]
@@ -67,11 +76,16 @@ class Masks:
         return self._padding[key]
 
 
-def causal_mask(rows: int, keys: int, window: int | None) -> mx.array:
-    """Return which of `keys` the last `rows` positions see: (rows, keys) bool."""
-    query = mx.arange(keys - rows, keys)[:, None]
+def causal_mask(
+    rows: int, keys: int, window: int | None, ahead: int = 0, after: int = 0
+) -> mx.array:
+    """Return which of `keys` some positions see: (rows, keys) bool.
+
+    They are the last `rows` positions before the last `after` keys.
+    """
+    query = mx.arange(keys - after - rows, keys - after)[:, None]
     key = mx.arange(keys)[None, :]
-    seen = key <= query
+    seen = key <= query + ahead
     return seen if window is None else seen & (key > query - window)
 
 
@@ -85,6 +99,7 @@ def attend(
     window: int | None,
     masks: Masks,
     lazy: bool = False,
+    ahead: int = 0,
 ) -> mx.array:
     """Attend q (B, H, L, D) to k, v (B, Hk, S, D); sinks (H,) -> (B, H, L, D).
 
@@ -92,11 +107,13 @@ def attend(
     gradient needs it.
     """
     (B, H, L, _), S = q.shape, k.shape[2]
-    keys = S if window is None else min(S, window)
+    assert not ahead or window is not None, f"{ahead=} without a window"
+    keys = S if window is None else min(S, window + ahead)
+    how = {"scale": scale, "window": window, "ahead": ahead}
     if not lazy and use_host_paths(q.dtype) and B * H * L * keys >= MIN_SCORES:
-        return attend_on_host(q, k, v, scale=scale, sinks=sinks, window=window)
+        return attend_on_host(q, k, v, sinks=sinks, **how)
     least = TWO_STREAMS_MIN_DECODED if L == 1 else TWO_STREAMS_MIN_PRODUCTS
-    run = partial(attend_in_blocks, scale=scale, window=window, masks=masks)
+    run = partial(attend_in_blocks, masks=masks, **how)
     return attend_heads(run, q, k, v, sinks, keys=keys, least=least)
 
 
@@ -136,6 +153,7 @@ def attend_in_blocks(
     sinks: mx.array,
     window: int | None,
     masks: Masks,
+    ahead: int = 0,
 ) -> mx.array:
     """Attend a block of queries at a time; shapes as in `attend`."""
     L, S = q.shape[2], k.shape[2]
@@ -152,19 +170,21 @@ def attend_in_blocks(
             sinks=sinks,
             window=window,
             masks=masks,
+            ahead=ahead,
+            after=keys.stop - (S - L + rows.stop),
         )
-        for rows, keys in query_blocks(L, S, window, step)
+        for rows, keys in query_blocks(L, S, window, step, ahead)
     ]
     return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=2)
 
 
 def query_blocks(
-    L: int, S: int, window: int | None, step: int
+    L: int, S: int, window: int | None, step: int, ahead: int = 0
 ) -> Iterator[tuple[slice, slice]]:
     """Split L queries into blocks, each with the keys that any of its rows sees."""
     for start in range(0, L, step):
         end = min(start + step, L)
-        last = S - L + end
+        last = min(S, S - L + end + ahead)
         first = 0 if window is None else max(0, S - L + start - window + 1)
         yield slice(start, end), slice(first, last)
 
@@ -178,12 +198,15 @@ def attend_fused(
     sinks: mx.array,
     window: int | None,
     masks: Masks,
+    ahead: int = 0,
+    after: int = 0,
 ) -> mx.array:
-    """Attend with MLX's fused kernel."""
+    """Attend with MLX's fused kernel; the last `after` keys are behind all queries."""
     L, S = q.shape[2], k.shape[2]
     mask: str | mx.array | None = None  # a single query sees all keys it is given
     if L > 1:
-        mask = "causal" if window is None else masks.causal(L, S, window)
+        one = window is None
+        mask = "causal" if one else masks.causal(L, S, window, ahead, after)
     return mx.fast.scaled_dot_product_attention(
         q, k, v, scale=scale, mask=mask, sinks=sinks.astype(q.dtype)
     )
@@ -198,10 +221,14 @@ def attend_plain(
     sinks: mx.array,
     window: int | None,
     masks: Masks,
+    ahead: int = 0,
+    after: int = 0,
 ) -> mx.array:
-    """Attend with a few plain operations."""
+    """Attend with a few plain operations; `after` as in `attend_fused`."""
     L, S, repeats = q.shape[2], k.shape[2], q.shape[1] // k.shape[1]
-    mask = masks.causal_additive(L, S, window, repeats) if L > 1 else mx.array(0.0)
+    mask = mx.array(0.0)
+    if L > 1:
+        mask = masks.causal_additive(L, S, window, repeats, ahead, after)
     return attend_masked(q, k, v, mask, scale=scale, sinks=sinks)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_gptoss.format.config import SLIDING, ModelConfig
+from mlx_gptoss.format.config import BAND, FULL, ModelConfig
 from mlx_gptoss.format.layout import Structure, fuses_qkv
 from mlx_gptoss.model.adapters.passes import LayerUpdates, updated
 from mlx_gptoss.model.attention import Masks, attend, attend_padded, attend_shared
@@ -33,8 +33,11 @@ class Attention(nn.Module):
         self.layer = layer
         self.heads = (H, Hk, D)
         self.scale = attention_scale(config)
-        sliding = config.layer_types[layer] == SLIDING
-        self.window = config.sliding_window if sliding else None
+        kind, window = config.layer_types[layer], config.sliding_window
+        self.window = None if kind == FULL else window
+        self.ahead = 0
+        if kind == BAND:  # as many either way, and the position itself
+            self.window, self.ahead = window + 1, window
 
         path = f"model.layers.{layer}.self_attn"
         q, k, v, o = (structure.quantization.get(f"{path}.{x}_proj") for x in "qkvo")
@@ -100,6 +103,7 @@ class Attention(nn.Module):
             window=self.window,
             masks=masks,
             lazy=self.training,
+            ahead=self.ahead,
         )
 
     def attend_spans(self, q: mx.array, group: Spans, masks: Masks) -> mx.array:

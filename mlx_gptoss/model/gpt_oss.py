@@ -83,7 +83,9 @@ class Transformer(nn.Module):
             Block(config, structure, layer) for layer in range(config.num_hidden_layers)
         ]
         self.norm = nn.RMSNorm(M, config.rms_norm_eps)
-        self._periods = yarn_periods(config)
+        self._rotation = partial(
+            make_rotation, yarn_periods(config), neighbours=config.is_classifier
+        )
 
     def __call__(
         self,
@@ -106,17 +108,17 @@ class Transformer(nn.Module):
             rows = PackedRows(cache, lengths or [1] * len(cache))
             ids, lengths = rows.arrange(ids), rows.lengths
             assert ids.shape == (1, sum(lengths)), f"{ids.shape=} {lengths=}"
-            rotate = make_rotation(self._periods, rows.positions, 1)
+            rotate = self._rotation(rows.positions, 1)
             updates = active and active.for_rows(lengths, rows.order)
         elif cache is None and lengths is not None:
             rows = Documents(lengths)
             assert ids.shape == (1, sum(lengths)), f"{ids.shape=} {lengths=}"
-            rotate = make_rotation(self._periods, rows.positions, 1)
+            rotate = self._rotation(rows.positions, 1)
             updates = active and active.for_rows(lengths)
         else:
             own = cache[0] if isinstance(cache, Sequence) else cache
             lengths = ids.shape[1:]
-            rotate = make_rotation(self._periods, own.offset if own else 0, lengths[0])
+            rotate = self._rotation(own.offset if own else 0, lengths[0])
             if own is not None:
                 assert ids.shape[0] == 1, f"{ids.shape=}: a cache holds one sequence"
                 rows = RowChunk(own, lengths[0])

@@ -29,6 +29,7 @@ def attend_on_host(
     scale: float,
     sinks: mx.array,
     window: int | None,
+    ahead: int = 0,
 ) -> mx.array:
     """Attend q (B, H, L, D) to k, v (B, Hk, S, D); sinks (H,) -> (B, H, L, D).
 
@@ -50,6 +51,7 @@ def attend_on_host(
             scale=scale,
             sinks=own_sinks[h],
             window=window,
+            ahead=ahead,
         )
     return mx.array(y.reshape(B, H, L, D))
 
@@ -63,6 +65,7 @@ def _attend_key_head(
     scale: float,
     sinks: np.ndarray,
     window: int | None,
+    ahead: int,
 ) -> None:
     """Attend the heads q (n, L, D) of one key head, k and v (S, D), into y (n, L, D).
 
@@ -71,14 +74,15 @@ def _attend_key_head(
     (heads, L, D), S = q.shape, len(k)
     for start in range(0, L, QUERY_BLOCK):
         end = min(start + QUERY_BLOCK, L)
-        rows, last = end - start, S - L + end
-        first = 0 if window is None else max(0, last - rows - window + 1)
+        rows, own = end - start, S - L + end  # `own`: the last query's, and one
+        last = min(S, own + ahead)
+        first = 0 if window is None else max(0, own - rows - window + 1)
         block = np.multiply(q[:, start:end], np.float32(scale))
         flat = multiply(block.reshape(heads * rows, D), k[first:last].T)
         scores = flat.reshape(heads, rows, last - first)  # the same memory
         masked = rows if window is None else last - first
         if rows > 1 or window is not None:
-            scores[..., -masked:] += _mask(rows, masked, window)
+            scores[..., -masked:] += _mask(rows, masked, window, ahead, last - own)
         highest = np.maximum(scores.max(axis=-1), sinks[:, None])
         scores -= highest[..., None]
         _exponentiate(scores)
@@ -95,14 +99,16 @@ def _exponentiate(scores: np.ndarray) -> None:
 
 
 @lru_cache(maxsize=8)
-def _mask(rows: int, keys: int, window: int | None) -> np.ndarray:
+def _mask(
+    rows: int, keys: int, window: int | None, ahead: int, after: int
+) -> np.ndarray:
     """Return (rows, keys) float32: 0 where a query sees a key, else -inf.
 
-    The queries are the last `rows` positions of `keys`.
+    The queries are the last `rows` positions before the last `after` keys.
     """
-    query = np.arange(keys - rows, keys)[:, None]
+    query = np.arange(keys - after - rows, keys - after)[:, None]
     key = np.arange(keys)[None, :]
-    seen = key <= query
+    seen = key <= query + ahead
     if window is not None:
         seen &= key > query - window
     return np.where(seen, np.float32(0), np.float32(-np.inf))

@@ -61,11 +61,16 @@ def attention_scale(config: ModelConfig) -> float:
 
 
 def make_rotation(
-    periods: np.ndarray, offset: int | Sequence[int], length: int
+    periods: np.ndarray,
+    offset: int | Sequence[int],
+    length: int,
+    *,
+    neighbours: bool = False,
 ) -> Rotation:
     """Return a function that rotates (B, heads, length, D) starting at `offset`.
 
-    Rows at different positions have one offset each. Called once per forward pass for
+    Rows at different positions have one offset each. A pair is a value of the first
+    half of a head and one of the second, or two `neighbours`. Called once per pass for
     all layers. A GPU uses MLX's fused kernel. On a CPU that is a dozen operations per
     call, so cos and sin are computed here once, from float64 angles: float32 angles
     are off by 0.002 at position 100,000.
@@ -76,7 +81,7 @@ def make_rotation(
         return lambda x: mx.fast.rope(
             x,
             2 * pairs,
-            traditional=False,
+            traditional=neighbours,
             base=None,
             scale=1.0,
             offset=offset
@@ -87,6 +92,8 @@ def make_rotation(
     starts = np.reshape(offset, (-1, 1, 1, 1))  # (B or 1, 1, 1, 1)
     angles = (starts + np.arange(length)[:, None]) / periods
     cos, sin = np.cos(angles), np.sin(angles)
+    if neighbours:
+        return rotate_neighbours(cos, sin)
     # (B or 1, 1, L, D)
     cosines = mx.array(np.concatenate([cos, cos], axis=-1), mx.float32)
     sines = mx.array(np.concatenate([-sin, sin], axis=-1), mx.float32)
@@ -94,5 +101,19 @@ def make_rotation(
     def rotate(x: mx.array) -> mx.array:
         swapped = mx.concatenate([x[..., pairs:], x[..., :pairs]], axis=-1)
         return (x * cosines + swapped * sines).astype(x.dtype)
+
+    return rotate
+
+
+def rotate_neighbours(cos: np.ndarray, sin: np.ndarray) -> Rotation:
+    """Return a function that rotates pairs of neighbours; cos, sin (B or 1, 1, L, D/2).
+
+    A pair is a complex number, so a rotation is one product.
+    """
+    turns = mx.array((cos + 1j * sin).astype(np.complex64))
+
+    def rotate(x: mx.array) -> mx.array:
+        turned = x.astype(mx.float32).view(mx.complex64) * turns
+        return turned.view(mx.float32).astype(x.dtype)
 
     return rotate

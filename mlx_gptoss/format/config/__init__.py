@@ -8,7 +8,8 @@ are ignored; any other key is one warning, or an error when strict.
 """
 
 from mlx_gptoss.format.config.keys import read_token_ids
-from mlx_gptoss.format.config.model import FULL, SLIDING, ModelConfig
+from mlx_gptoss.format.config.labels import CLASSIFIER
+from mlx_gptoss.format.config.model import BAND, FULL, SLIDING, ModelConfig
 from mlx_gptoss.format.config.quantization import (
     AFFINE,
     MXFP4,
@@ -20,6 +21,8 @@ from mlx_gptoss.format.config.rope import RopeScaling
 
 __all__ = [
     "AFFINE",
+    "BAND",
+    "CLASSIFIER",
     "FULL",
     "MXFP4",
     "QUANTIZATION_MODES",

@@ -34,7 +34,6 @@ SIZE_ALIASES = {
 
 # Keys that change the maths and have one supported value (or may be missing).
 SUPPORTED: dict[str, object] = {
-    "model_type": "gpt_oss",
     "hidden_act": "silu",
     "attention_bias": True,
     "swiglu_alpha": 1.702,
@@ -50,6 +49,7 @@ IGNORED_KEYS = {
     "attn_implementation",
     "bos_token_id",
     "chunk_size_feed_forward",
+    "classifier_dropout",
     "dtype",
     "id2label",
     "initial_context_length",
@@ -79,7 +79,7 @@ KNOWN_KEYS = (
     set(SIZE_LIMITS)
     | set(SIZE_ALIASES.values())
     | set(SUPPORTED)
-    | {"layer_types", "rms_norm_eps", "swiglu_limit", "eos_token_id"}
+    | {"model_type", "layer_types", "rms_norm_eps", "swiglu_limit", "eos_token_id"}
     | {"rope_theta", "rope_scaling", "rope_parameters"}
     | {"original_max_position_embeddings"}
     | {"rope_scaling_factor", "rope_ntk_alpha", "rope_ntk_beta"}

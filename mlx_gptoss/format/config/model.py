@@ -15,10 +15,13 @@ from mlx_gptoss.format.config.keys import (
     read_size,
     read_token_ids,
 )
+from mlx_gptoss.format.config.labels import CLASSIFIER, read_labels
 from mlx_gptoss.format.config.rope import RopeScaling, read_rope
 
 FULL = "full_attention"
 SLIDING = "sliding_attention"
+BAND = "band_attention"  # `sliding_window` positions either way; of classifiers
+MODEL_TYPES = ("gpt_oss", CLASSIFIER)
 
 MAX_PARAMETERS = 10**13  # about a hundred times gpt-oss-120b
 
@@ -46,6 +49,21 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...]
     # Of pruned models whose layers differ; `num_local_experts` is then the largest.
     experts_by_layer: tuple[int, ...] = ()
+    # Of a token classifier, by number: it labels a text, and continues none.
+    labels: tuple[str, ...] = ()
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether it is a token classifier, such as openai/privacy-filter.
+
+        Those read both ways, rotate neighbours, and store gate before up.
+        """
+        return bool(self.labels)
+
+    @property
+    def reach(self) -> int:
+        """How many positions either way a label of a classifier depends on."""
+        return self.num_hidden_layers * self.sliding_window
 
     def experts_in(self, layer: int) -> int:
         """Return the number of experts of one layer."""
@@ -87,7 +105,7 @@ class ModelConfig:
         Raises ConfigError for impossible sizes, unsupported maths and, when `strict`,
         for unknown keys (otherwise one warning names them, unless `quiet`).
         """
-        check_supported(raw, SUPPORTED, "")
+        check_supported(raw, SUPPORTED | {"model_type": find_model_type(raw)}, "")
         check_unknown(raw, strict=strict, quiet=quiet)
         layers = read_size(raw, "num_hidden_layers")
         rope_theta, rope_scaling = read_rope(raw)
@@ -112,9 +130,17 @@ class ModelConfig:
             max_position_embeddings=read_context(raw, rope_scaling),
             eos_token_ids=read_token_ids(raw, "eos_token_id"),
             experts_by_layer=experts if len(set(experts)) > 1 else (),
+            labels=read_labels(raw),
         )
         check_sizes_agree(config)
         return config
+
+
+def find_model_type(raw: Mapping[str, Any]) -> str:
+    """Return `model_type` if it is computed here, else gpt-oss's."""
+    return next(
+        (kind for kind in MODEL_TYPES if raw.get("model_type") == kind), "gpt_oss"
+    )
 
 
 def read_experts(raw: Mapping[str, Any], layers: int) -> tuple[int, ...]:
@@ -136,6 +162,8 @@ def read_experts(raw: Mapping[str, Any], layers: int) -> tuple[int, ...]:
 def read_layer_types(raw: Mapping[str, Any], layers: int) -> tuple[str, ...]:
     """Read each layer's type; by default alternating, `sliding_attention` first."""
     kinds = raw.get("layer_types")
+    if raw.get("model_type") == CLASSIFIER:
+        return (BAND,) * layers
     if kinds is None:
         return tuple(SLIDING if layer % 2 == 0 else FULL for layer in range(layers))
     if not isinstance(kinds, list | tuple):

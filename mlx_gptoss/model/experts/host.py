@@ -18,15 +18,21 @@ Project = Callable[[str, np.ndarray], np.ndarray]
 
 
 def feed_forward(
-    x: np.ndarray, project: Project, limit: float, *, packed: bool
+    x: np.ndarray,
+    project: Project,
+    limit: float,
+    *,
+    packed: bool,
+    joined: bool = False,
 ) -> np.ndarray:
     """Run x (R, M) float32 through gate, up and down -> (R, M).
 
-    `packed`: gate and up are one projection with interleaved rows.
+    `packed`: gate and up are one projection with interleaved rows, or, `joined`, with
+    the rows of gate before those of up.
     """
     if packed:
         z = project("gate_up_proj", x)
-        gate, up = z[:, 0::2], z[:, 1::2]
+        gate, up = np.split(z, 2, axis=1) if joined else (z[:, 0::2], z[:, 1::2])
     else:
         gate, up = project("gate_proj", x), project("up_proj", x)
     return project("down_proj", swiglu(gate, up, limit))

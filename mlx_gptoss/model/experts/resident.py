@@ -17,7 +17,7 @@ import mlx.nn as nn
 import numpy as np
 
 from mlx_gptoss.format.config import ModelConfig, Quantization
-from mlx_gptoss.format.layout import PACKED, Structure
+from mlx_gptoss.format.layout import JOINED, SPLIT, Structure
 from mlx_gptoss.model.adapters.experts import (
     ExpertUpdates,
     OneExpertUpdates,
@@ -58,7 +58,7 @@ class Experts(nn.Module):
     """The resident experts of one layer.
 
     Gate and up are one `gate_up_proj` with interleaved rows, as OpenAI packed them, or
-    two projections, as mlx-lm splits them.
+    with those of gate first, or two projections, as mlx-lm splits them.
     """
 
     def __init__(self, config: ModelConfig, structure: Structure, path: str) -> None:
@@ -72,7 +72,8 @@ class Experts(nn.Module):
             quantization = structure.quantization.get(f"{path}.{name}")
             return self.make_projection(name, inputs, outputs, quantization)
 
-        self.packed = structure.experts == PACKED
+        self.packed = structure.experts != SPLIT  # into one projection
+        self.joined = structure.experts == JOINED
         if self.packed:
             self.gate_up_proj = projection("gate_up_proj", M, 2 * F)
         else:
@@ -252,7 +253,9 @@ class Experts(nn.Module):
                 return y
             return np.asarray(updates.add(name, mx.array(x), mx.array(y)))
 
-        return host.feed_forward(x, project, self.limit, packed=self.packed)
+        return host.feed_forward(
+            x, project, self.limit, packed=self.packed, joined=self.joined
+        )
 
     def feed_forward(
         self,
@@ -271,6 +274,9 @@ class Experts(nn.Module):
             gate, up = project("gate_proj", x), project("up_proj", x)
             return project("down_proj", activate(gate, up, self.limit))
         z = project("gate_up_proj", x)
+        if self.joined:
+            gate, up = mx.split(z, 2, axis=-1)
+            return project("down_proj", swiglu(gate, up, self.limit))
         if self.training:
             return project("down_proj", interleaved_swiglu_in_training(z, self.limit))
         return project("down_proj", swiglu(z[..., 0::2], z[..., 1::2], self.limit))
