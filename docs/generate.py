@@ -52,6 +52,7 @@ GROUPS = {
         "Done",
     ),
     "Constrain an answer": ("Constraints", "AnswerFormat"),
+    "Mask what is private": ("Redactor", "Redaction"),
 }
 
 

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         ToolResult,
     )
     from mlx_gptoss.harmony.messages import Message
+    from mlx_gptoss.workloads.redact.redactor import Redaction, Redactor
 
 __version__ = "0.1.0"
 __all__ = [
@@ -67,6 +68,8 @@ __all__ = [
     "Preamble",
     "Reasoning",
     "ReasoningMemory",
+    "Redaction",
+    "Redactor",
     "Reply",
     "ReplyCall",
     "Runtime",
@@ -104,6 +107,8 @@ _HOMES = {
     "Preamble": _EVENTS,
     "Reasoning": _EVENTS,
     "ReasoningMemory": "mlx_gptoss.chat.reasoning_memory",
+    "Redaction": "mlx_gptoss.workloads.redact.redactor",
+    "Redactor": "mlx_gptoss.workloads.redact.redactor",
     "Reply": "mlx_gptoss.chat.reply",
     "ReplyCall": "mlx_gptoss.chat.reply",
     "Runtime": "mlx_gptoss.engine.runtime",

@@ -11,6 +11,7 @@
     │   └── LongPromptError it is longer than the context
     ├── ExamplesError       training examples cannot be read or rendered
     ├── BatchError          a file of requests or texts cannot be worked through
+    ├── RedactionError      a text cannot be masked, or not be restored
     ├── BusyError           too many requests are waiting: try again later
     ├── AnswerTimeout       an answer did not end within the caller's `timeout`
     ├── AnswerFormatError   an answer does not have the format that was asked for
@@ -111,6 +112,10 @@ class ExamplesError(GptOssError):
 
 class BatchError(GptOssError):
     """The input or output of a batch does not fit what is asked for."""
+
+
+class RedactionError(GptOssError):
+    """A file cannot be read to mask it, or a vault does not fit."""
 
 
 class BusyError(GptOssError):

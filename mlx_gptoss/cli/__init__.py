@@ -54,6 +54,12 @@ COMMANDS = {
     "batch": LazyCommand(
         "mlx_gptoss.cli.batch", "batch", "Work through a file of requests or texts"
     ),
+    "redact": LazyCommand(
+        "mlx_gptoss.cli.redact", "redact", "Mask what is private in texts"
+    ),
+    "unredact": LazyCommand(
+        "mlx_gptoss.cli.redact", "unredact", "Put back what `redact` masked"
+    ),
     "merge": LazyCommand(
         "mlx_gptoss_convert.cli.merge", "merge_command", "Merge an adapter into a model"
     ),

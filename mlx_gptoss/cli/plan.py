@@ -16,6 +16,7 @@ from mlx_gptoss.cli.options import (
     named_model,
     offline_option,
 )
+from mlx_gptoss.cli.redact.plan import plan_if_classifier, show_classifier_plan
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.memory import format_bytes
 from mlx_gptoss.memory.sizes import RECIPE_BITS
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
     from mlx_gptoss.memory import Plan, PlannedModel, Range
 
 DIGITS = 3  # significant, so that rounding keeps bounds as close as they are
+OF_LANGUAGE_MODELS = (
+    "context",
+    "experts",
+    "recipe",
+    "prompt",
+    "trace",
+    "plot",
+    "tune",
+    "adapters",
+)
 UNUSED_BY_TUNE = ("context", "experts", "prompt", "trace", "plot")
 GUESSED = (
     "ms a token = active bytes / (65 % of memory bandwidth) + rest + streamed layers x "
@@ -132,7 +143,13 @@ def plan(
     from mlx_gptoss.memory import describe_device
 
     machine, budget = describe_device(device) if device else services.device()
-    subject = _subject(services, named_model(model), recipe, offline=options.offline)
+    name = named_model(model)
+    classifier = plan_if_classifier(services, name, options, budget)
+    if classifier is not None:
+        refuse_given(OF_LANGUAGE_MODELS, "is for language models: leave it out")
+        show_classifier_plan(classifier, name, machine.name, as_json=as_json)
+        return
+    subject = _subject(services, name, recipe, offline=options.offline)
     if tune and options.adapters:
         raise click.UsageError("--tune plans a new adapter: leave out --adapter")
     if not tune:

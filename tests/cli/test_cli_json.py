@@ -40,6 +40,7 @@ CALLS = {  # in this order: later ones use what earlier ones wrote
     "compare": "converted converted",
     "trace replay": "routing.trace",
     "doctor": "",
+    "redact": "question.txt --patterns-only",
     "batch": "question.txt answers.jsonl --prompt {text} --max-tokens 4",
 }
 # Tested with what they need: a server, a device, minutes, or a file.

@@ -54,6 +54,8 @@ CALLS = {
     "verify": "verify converted",
     "compare": "compare converted converted",
     "merge": "merge --help",
+    "redact": "redact --patterns-only",
+    "unredact": "unredact --vault kept.vault",
     "tune train": "tune train text -m demo --preview",
     "tune report": "tune report converted",
     "plan": "plan demo",
@@ -81,6 +83,7 @@ PREPARED = (
     "convert random converted",
     "verify converted --against random",
     "trace record routing.trace -m demo --tokens 4 hello",
+    "redact --patterns-only --vault kept.vault < text",
     f"chat {DEMO} < text",
 )
 WAYS = {  # what a shell does to the streams

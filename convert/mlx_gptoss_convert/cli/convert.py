@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from mlx_gptoss.cli.given import is_given
+from mlx_gptoss.cli.given import is_given, refuse_given
 from mlx_gptoss.cli.options import MemorySizeType, model_argument
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss_convert.cli.ending import says_how_to_resume, show_next
@@ -18,6 +18,15 @@ from mlx_gptoss_convert.plan.recipe import EXPERT_BITS
 
 LAYOUTS = ("packed", "split")
 OUTPUTS = ("mlx", "hf", "gguf")
+OF_LANGUAGE_MODELS = (
+    "target_size",
+    "fit_memory",
+    "calibration",
+    "to",
+    "layout",
+    "expert_bits",
+    "expert_format",
+)
 
 
 @click.command(name="convert", short_help="Convert a checkpoint")
@@ -137,7 +146,8 @@ def convert_command(
     )
     check_recipe(chosen, force=force, to=to)
     request = SizeRequest(target_size, fit_memory, context, calibration)
-    opened = open_source(find_source(src, offline=offline), tokenizer=tokenizer)
+    place = find_source(src, offline=offline)
+    opened = open_source(place, tokenizer=tokenizer, classifier=None)
     for line in opened.notes:
         note(line)
     if chosen.experts is not None and chosen.experts.mode == "affine" and not force:
@@ -146,6 +156,8 @@ def convert_command(
     def plan_for(recipe: Recipe) -> ConversionPlan:
         return plan_output(opened, recipe, to=to, experts=layout, pre=tokenizer_pre)
 
+    if opened.checkpoint.config.is_classifier:
+        refuse_given(OF_LANGUAGE_MODELS, "is for language models: leave it out")
     if request.is_set:
         check_size_request(request, to=to, recipe_given=is_given("recipe"))
         found = find_recipe(plan_for, chosen, opened.checkpoint.config, request)
@@ -164,4 +176,4 @@ def convert_command(
     ):
         convert(plan, dst, resume=resume, progress=progress)
     show_result(plan, dst, as_json=as_json)
-    show_next(dst, to)
+    show_next(dst, to, classifier=opened.checkpoint.config.is_classifier)

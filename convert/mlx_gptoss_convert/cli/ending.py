@@ -28,7 +28,7 @@ def says_how_to_resume(dst: Path) -> Iterator[None]:
         raise
 
 
-def show_next(dst: Path, to: str) -> None:
+def show_next(dst: Path, to: str, *, classifier: bool = False) -> None:
     """Print the command that runs the result; `models` lists it from now on."""
     if to == "gguf":
         file = min(dst.glob("*.gguf"), default=dst)
@@ -39,4 +39,5 @@ def show_next(dst: Path, to: str) -> None:
     except StorageError as error:
         note(f"(`mlx-gptoss models` will not list it elsewhere: {error})")
     name = str(dst) if is_path(str(dst)) else f"./{dst}"
-    note(f"Next: mlx-gptoss chat -m {shlex.quote(name)}")
+    command = "redact" if classifier else "chat"
+    note(f"Next: mlx-gptoss {command} -m {shlex.quote(name)}")

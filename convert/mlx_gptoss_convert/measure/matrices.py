@@ -2,8 +2,8 @@
 
 Matrices are named by their packed canonical path: the rows of
 `model.layers.0.mlp.experts.gate_up_proj` are interleaved even if the files have
-separate gate and up projections. Peak memory: one expert or one slice of rows in
-float32.
+separate gate and up projections, or one after the other. Peak memory: one expert or
+one slice of rows in float32.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ import numpy as np
 from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.format.block_formats import decode_blocks
 from mlx_gptoss.format.config import Quantization
-from mlx_gptoss.format.layout import IN_OUT, SPLIT, Matrix
+from mlx_gptoss.format.layout import IN_OUT, JOINED, SPLIT, Matrix
 from mlx_gptoss_convert.read.gguf_types import GgmlType
 from mlx_gptoss_convert.read.source import SourceTensor, TensorReader
 from mlx_gptoss_convert.steps.affine import AffineRows, decode_affine, to_float32
@@ -70,7 +70,12 @@ class MatrixReader:
 
     def expert(self, path: str, expert: int) -> np.ndarray:
         """Decode the weight of one expert to float32 (out, in)."""
-        return fuse([self.expert_rows(part, expert) for part in self.paths(path)])
+        parts = [self.expert_rows(part, expert) for part in self.paths(path)]
+        return fuse(np.split(parts[0], 2) if self.is_joined(path) else parts)
+
+    def is_joined(self, path: str) -> bool:
+        """Whether the rows of gate are stored before those of up."""
+        return self.checkpoint.layout.experts == JOINED and path.endswith(FUSED)
 
     def expert_rows(self, part: str, expert: int) -> np.ndarray:
         """Decode one expert of a stored projection to float32 (out, in)."""
@@ -148,6 +153,8 @@ class MatrixReader:
         for part in self.paths(path):
             stored = self.stored(f"{part}.bias")
             halves.append(self.floats(stored.name).reshape(-1, stored.shape[-1]))
+        if self.is_joined(path):
+            halves = np.split(halves[0], 2, axis=-1)
         return np.stack(halves, axis=-1).reshape(halves[0].shape[0], -1)
 
 

@@ -38,13 +38,13 @@ def verify(
     Raises CheckpointError if a side cannot be opened, and ConversionError if the two
     are different models; all other findings are `faults` of the report.
     """
-    opened = open_source(folder)
+    opened = open_source(folder, classifier=None)
     made = opened.checkpoint
     report = VerificationReport(notes=opened.notes)
     check_digests(made, report, progress)
     if against is not None:
         refuse_merged(folder)
-        source = open_source(against).checkpoint
+        source = open_source(against, classifier=None).checkpoint
         check_models_agree(source, made)
         with TensorReader() as left, TensorReader() as right:
             compare_all(

@@ -28,6 +28,8 @@ def config_json(
 ) -> str:
     """Write `config.json` of the result, with the keys that every loader reads."""
     config = checkpoint.config
+    if config.is_classifier:
+        return classifier_json(checkpoint, quantization)
     kept = {
         key: value
         for key, value in checkpoint.raw_config.items()
@@ -40,10 +42,22 @@ def config_json(
     return json.dumps(dict(sorted(written.items())), indent=2) + "\n"
 
 
+def classifier_json(
+    checkpoint: Checkpoint, quantization: Mapping[str, Quantization]
+) -> str:
+    """Write that of a token classifier: its own keys, and `quantization`."""
+    stale = ("quantization", "quantization_config", "_name_or_path")
+    written = {k: v for k, v in checkpoint.raw_config.items() if k not in stale}
+    if quantization:
+        written["quantization"] = quantization_config(quantization)
+    return json.dumps(dict(sorted(written.items())), indent=2) + "\n"
+
+
 def hugging_face_config(config: ModelConfig) -> dict[str, Any]:
     """Return a config with Hugging Face's keys."""
     values = asdict(config)
     del values["eos_token_ids"]
+    del values["labels"]
     by_layer = values.pop("experts_by_layer")
     if by_layer:
         values["num_local_experts"] = list(by_layer)

@@ -14,6 +14,7 @@ from mlx_gptoss.format.layout import (
     BLOCKS,
     BYTES_PER_BLOCK,
     IN_OUT,
+    JOINED,
     PACKED,
     SPLIT,
     Matrix,
@@ -24,7 +25,7 @@ from mlx_gptoss_convert.read.nvfp4 import as_records
 from mlx_gptoss_convert.steps.codecs import ENCODED_KINDS
 from mlx_gptoss_convert.steps.encode import DecodeExperts, Encode
 from mlx_gptoss_convert.steps.encode_nvfp4 import EncodeNvfp4
-from mlx_gptoss_convert.steps.rearrange import Copy, Deinterleave, Interleave
+from mlx_gptoss_convert.steps.rearrange import Copy, Deinterleave, Halve, Interleave
 from mlx_gptoss_convert.steps.step import OutputTensor, TensorStep
 
 # Expert projections: (of the source, of the result), by layout of source and result.
@@ -32,6 +33,7 @@ DOWN = (("down_proj",), ("down_proj",))
 EXPERT_MOVES = {
     (PACKED, PACKED): ((("gate_up_proj",), ("gate_up_proj",)), DOWN),
     (PACKED, SPLIT): ((("gate_up_proj",), ("gate_proj", "up_proj")), DOWN),
+    (JOINED, SPLIT): ((("gate_up_proj",), ("gate_proj", "up_proj")), DOWN),
     (SPLIT, PACKED): ((("gate_proj", "up_proj"), ("gate_up_proj",)), DOWN),
     (SPLIT, SPLIT): (
         (("gate_proj",), ("gate_proj",)),
@@ -111,6 +113,8 @@ def lossless_step(
     tensors = [expert_tensor(builder, matrix, kind, setting, dtype) for matrix in made]
     if len(stored) > 1:
         return Interleave((stored[0], stored[1]), (tensors[0],))
+    if is_joined(builder, made):
+        return Halve((stored[0],), (tensors[0], tensors[1]))
     if len(tensors) > 1:
         return Deinterleave((stored[0],), (tensors[0], tensors[1]))
     return Copy((stored[0],), (tensors[0],))
@@ -138,7 +142,13 @@ def dense_step(
         is_transposed=builder.checkpoint.layout.expert_form == IN_OUT,
         transposes=builder.layout.expert_form == IN_OUT,
         source_setting=found,
+        is_joined=is_joined(builder, made),
     )
+
+
+def is_joined(builder: StepBuilder, made: list[Matrix]) -> bool:
+    """Whether a source with all rows of gate before those of up becomes two."""
+    return builder.checkpoint.layout.experts == JOINED and len(made) > 1
 
 
 def encode_step(
@@ -168,6 +178,7 @@ def encode_step(
         setting=setting,
         source_setting=found,
         is_transposed=builder.checkpoint.layout.expert_form == IN_OUT,
+        is_joined=is_joined(builder, made),
     )
 
 

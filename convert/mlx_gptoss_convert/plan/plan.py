@@ -27,7 +27,7 @@ from mlx_gptoss.format.layout import (
 )
 from mlx_gptoss_convert.plan.builder import StepBuilder
 from mlx_gptoss_convert.plan.config_json import config_json
-from mlx_gptoss_convert.plan.recipe import Recipe
+from mlx_gptoss_convert.plan.recipe import Recipe, for_classifier
 from mlx_gptoss_convert.plan.rules import plan_steps
 from mlx_gptoss_convert.plan.shards import (
     SHARD_BYTES,
@@ -55,6 +55,7 @@ class ConversionPlan:
     identity: Mapping[str, Any]
     files: tuple[Path, ...]  # of the source
     to: str = "mlx"  # or "hf" or "gguf"
+    labels: int = 0  # of a token classifier
     appendix: str = ""  # the last section of the model card
 
     @property
@@ -87,6 +88,9 @@ def make_plan(
     mlx-community's folders). Only MXFP4 has a packed form: others are always split,
     as are all if `keeps_dense` says not to encode dense ones.
     """
+    if checkpoint.config.is_classifier:
+        recipe, keeps_dense = for_classifier(recipe)
+        experts = SPLIT  # as mlx-embeddings has them
     layout = output_layout(checkpoint, recipe, SPLIT if keeps_dense else experts)
     builder = StepBuilder(checkpoint, recipe, layout, keeps_dense=keeps_dense)
     steps = tuple(plan_steps(builder))
@@ -111,6 +115,7 @@ def make_plan(
             "source": describe_source(checkpoint),
         },
         files=checkpoint.files,
+        labels=len(checkpoint.config.labels),
     )
 
 

@@ -184,6 +184,17 @@ def with_experts(
     return replace(recipe, experts=MXFP4 if bits is None else affine(bits))
 
 
+def for_classifier(recipe: Recipe) -> tuple[Recipe, bool]:
+    """Return a recipe for a token classifier, and whether its experts stay dense.
+
+    Its experts were trained as floats, so they take the setting of the attention.
+    """
+    setting = recipe.settings["q"]
+    if setting is None or setting == HALF:
+        return recipe, True
+    return replace(recipe, experts=setting), False
+
+
 def bits_per_weight(setting: Quantization) -> float:
     """Return the bits per weight, including its share of scale and bias."""
     return setting.bits + OVERHEAD_BITS[setting.mode] / setting.group_size

@@ -56,15 +56,18 @@ class ConversionSource:
         return [*list_file_notices(self.checkpoint), *self.files.notes]
 
 
-def open_source(path: Path, *, tokenizer: Path | None = None) -> ConversionSource:
+def open_source(
+    path: Path, *, tokenizer: Path | None = None, classifier: bool | None = False
+) -> ConversionSource:
     """Open a checkpoint in any supported format.
 
-    `tokenizer`, a `tokenizer.json` or a folder with one, replaces the source's. Raises
-    CheckpointError or ConfigError for the first fault found.
+    `classifier` is that of `open_checkpoint`. `tokenizer`, a `tokenizer.json` or a
+    folder with one, replaces the source's. Raises CheckpointError or ConfigError for
+    the first fault found.
     """
     ggufs = find_gguf_files(path)
     if not ggufs:
-        checkpoint = open_checkpoint(path, decode=decode_form)
+        checkpoint = open_checkpoint(path, decode=decode_form, classifier=classifier)
         files = companion_files(checkpoint.folder)
         return ConversionSource(checkpoint, with_tokenizer(files, tokenizer))
     parts = [read_gguf(part) for part in ggufs]

@@ -31,7 +31,8 @@ class Encode:
 
     The sources are one projection, or gate and up, whose rows are then interleaved;
     each is a weight with its scales and biases, if any. The outputs are one projection,
-    or two: even rows to the first, odd rows to the second.
+    or two: even rows to the first, odd rows to the second. If it `is_joined`, one
+    source has all rows of gate before those of up.
     """
 
     sources: tuple[SourceTensor, ...]  # (E, out, ...), or (E, in, out) if transposed
@@ -39,6 +40,7 @@ class Encode:
     is_transposed: bool
     setting: Quantization = MXFP4
     source_setting: Quantization | None = None
+    is_joined: bool = False
 
     @property
     def operation(self) -> str:
@@ -66,6 +68,8 @@ class Encode:
     def expert_rows(self, reader: TensorReader, expert: int) -> np.ndarray:
         """Read one expert as float32 (out, in), rows of gate and up interleaved."""
         parts = self.read_expert(reader, expert)
+        if self.is_joined:
+            parts = np.split(parts[0], 2)
         return np.stack(parts, axis=1).reshape(-1, parts[0].shape[1])
 
     def encode(self, rows: np.ndarray) -> tuple[tuple[np.ndarray, ...], int]:
@@ -121,6 +125,7 @@ class DecodeExperts:
     is_transposed: bool
     transposes: bool
     source_setting: Quantization | None = None
+    is_joined: bool = False
 
     @property
     def operation(self) -> str:
@@ -132,6 +137,7 @@ class DecodeExperts:
             (),
             self.is_transposed,
             source_setting=self.source_setting,
+            is_joined=self.is_joined,
         )
         ways = len(self.outputs)
         for expert in range(self.sources[0].shape[0]):

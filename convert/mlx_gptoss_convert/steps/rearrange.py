@@ -41,6 +41,22 @@ class Interleave:
 
 
 @dataclass(frozen=True)
+class Halve:
+    """Split gate_up (E, 2F): of each expert the first half to gate, the rest to up."""
+
+    sources: tuple[SourceTensor]
+    outputs: tuple[OutputTensor, OutputTensor]
+    operation = "split in halves"
+
+    def pieces(self, reader: TensorReader) -> Pieces:
+        experts, size = self.sources[0].shape[0], self.sources[0].row_bytes
+        for expert in range(experts):
+            raw = reader.read(self.sources[0], expert * size, (expert + 1) * size)
+            yield from enumerate(np.split(raw, 2))
+        return 0
+
+
+@dataclass(frozen=True)
 class Deinterleave:
     """Split gate_up (E, 2F, ...): even rows to gate, odd rows to up."""
 

@@ -27,13 +27,13 @@ from mlx_gptoss_convert.write.journal import Journal
 CARD = "README.md"
 FRONT_MATTER = """---
 library_name: {library}
-pipeline_tag: text-generation
+pipeline_tag: {task}
 tags:
 - {library}
-- gpt_oss
+- {tag}
 ---
 """
-TITLE = """# gpt-oss, converted for {name}
+TITLE = """# {title}, converted for {name}
 
 Made by mlx_gptoss {version}. `conversion.json` holds the sha256 of every tensor
 here and of the bytes it was made from.
@@ -64,12 +64,21 @@ OUTPUTS = {  # by `ConversionPlan.to`
         "others": "The tokenizer is inside the file.",
     },
 }
+MODEL = {"title": "gpt-oss", "tag": "gpt_oss", "task": "text-generation"}
+CLASSIFIER = {
+    "title": "A token classifier",
+    "tag": "openai_privacy_filter",
+    "task": "token-classification",
+    "command": "mlx-gptoss redact -m ./THIS_FOLDER",
+    "others": "mlx-embeddings opens the folder too.",
+}
 
 
 def model_card(plan: ConversionPlan, journal: Journal) -> str:
     """Return the README.md of the result: how it was made, its sizes and losses."""
     lossy = {k: v for e in journal.done.values() for k, v in e.lossy_blocks.items()}
-    words = {**OUTPUTS[plan.to], "version": __version__}
+    own = CLASSIFIER if plan.labels else MODEL
+    words = {**OUTPUTS[plan.to], **own, "version": __version__}
     sections = (
         FRONT_MATTER.format(**words),
         TITLE.format(**words),

@@ -1,5 +1,6 @@
 """Choose the planner of an output format."""
 
+from mlx_gptoss.errors import ConversionError
 from mlx_gptoss_convert.plan.plan import ConversionPlan, make_plan
 from mlx_gptoss_convert.plan.recipe import Recipe
 from mlx_gptoss_convert.plan.shards import SHARD_BYTES
@@ -25,6 +26,10 @@ def plan_output(
     as they are; a GGUF has none.
     """
     checkpoint, files = opened.checkpoint, opened.files
+    if checkpoint.config.is_classifier and to != "mlx":
+        raise ConversionError(
+            "a token classifier is converted to an MLX folder: leave out `--to`"
+        )
     if to == "gguf":
         return make_gguf_plan(checkpoint, recipe, files=files, pre=pre)
     if to == "hf":
