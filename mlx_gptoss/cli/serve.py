@@ -28,6 +28,7 @@ from mlx_gptoss.files import config_folder
 
 if TYPE_CHECKING:
     from mlx_gptoss.engine.load_options import LoadOptions
+    from mlx_gptoss.server.redactor import ServedRedactor
 
 OWNER_ONLY = 0o077  # what is taken from others of every file that is made
 
@@ -82,6 +83,7 @@ def serve(
         any_model=given["any_model"],
         budget=device_budget(options.memory).bytes,
     )
+    redactor = redactor_of(services, options, given["redact_model"])
     first = sources[0]
     if not given["lazy"]:
         served.adopt(first.name, first.load())
@@ -100,7 +102,7 @@ def serve(
         ) as page,
         registered(listening_url(listening), [one.name for one in sources]),
     ):
-        app = create_app(served, settings, page)
+        app = create_app(served, settings, page, redactor=redactor)
         service, shown = app.state.service, show_link(page, browse=browse)
         sockets = socket_options(
             settings.limits, service.body_budget, place.write_seconds
@@ -116,6 +118,19 @@ def serve(
             sockets=sockets,
         )
     click.get_current_context().exit(INTERRUPTED if ended_by == signal.SIGINT else 0)
+
+
+def redactor_of(
+    services: Services, options: "LoadOptions", model: str | None
+) -> "ServedRedactor | None":
+    """Load the model that masks private text, if one is named."""
+    if model is None:
+        return None
+    from mlx_gptoss.cli.redact.model import load_redactor
+    from mlx_gptoss.server.redactor import ServedRedactor
+
+    name = Path(model).name if Path(model).exists() else model
+    return ServedRedactor(name, load_redactor(services, model, options))
 
 
 def settings_of(

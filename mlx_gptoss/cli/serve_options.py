@@ -100,6 +100,13 @@ ANSWER_OPTIONS = (
         help="Serve each adapter in a subfolder of DIR as MODEL:SUBFOLDER; SIGHUP and "
         "/v1/models look through it again",
     ),
+    click.option(
+        "--redact-model",
+        metavar="MODEL",
+        shell_complete=complete_models,
+        help="Mask private text with this token classifier, at /v1/redact: a path "
+        "(./x) or a Hub id, such as openai/privacy-filter",
+    ),
     click.option("--no-ollama", is_flag=True, help="Do not serve Ollama's API, /api/…"),
     click.option("--any-model", is_flag=True, help="Accept any model name in requests"),
     click.option(

@@ -90,13 +90,32 @@ def show(services: Services, id: str, as_json: bool) -> None:
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--force", is_flag=True, help="Replace FILE if it exists")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object")
+@click.option(
+    "--redact",
+    is_flag=True,
+    help="Mask what is private, with openai/privacy-filter or $MLX_GPTOSS_REDACT_MODEL",
+)
+@click.option(
+    "--patterns-only",
+    is_flag=True,
+    help="Mask only what patterns find, without a model (see `redact`)",
+)
 @pass_services
 def export(
-    services: Services, id: str, file: Path, *, force: bool, as_json: bool
+    services: Services,
+    id: str,
+    file: Path,
+    *,
+    force: bool,
+    as_json: bool,
+    redact: bool,
+    patterns_only: bool,
 ) -> None:
     """Write a conversation to FILE: Markdown, or JSON with --json or a .json FILE."""
     as_json = as_json or file.suffix.lower() == ".json"
     text = _document(services, id, as_json=as_json)
+    if redact or patterns_only:
+        text = _masked(services, text, as_json=as_json, patterns_only=patterns_only)
     if file.is_file() and not force:  # a device or a pipe loses nothing
         raise click.UsageError(f"`{file}` exists: choose another name, or use --force")
     write(file, text, replace=force)
@@ -180,6 +199,29 @@ def repair(services: Services) -> None:
 def _document(services: Services, id: str, *, as_json: bool) -> str:
     store = services.sessions()
     return _as_json(store.load(id)) + "\n" if as_json else store.markdown(id)
+
+
+def _masked(
+    services: Services, text: str, *, as_json: bool, patterns_only: bool
+) -> str:
+    """Mask what is private in an exported conversation."""
+    from mlx_gptoss.cli.redact.model import load_redactor
+    from mlx_gptoss.engine.load_options import LoadOptions
+    from mlx_gptoss.workloads.redact import Redactor
+    from mlx_gptoss.workloads.redact.work import redact_document
+
+    pieces: list[str] = []
+    with (
+        Redactor(None)
+        if patterns_only
+        else load_redactor(services, None, LoadOptions())
+    ) as redactor:
+        kind = "json" if as_json else "text"
+        report = redact_document(
+            text, kind, "conversation", redactor, write=pieces.append
+        )
+    click.echo(f"Masked: {report.count:,}", err=True)
+    return "".join(pieces)
 
 
 def _table(found: Sequence["ChatSummary"]) -> str:

@@ -34,6 +34,7 @@ from mlx_gptoss.server.body_errors import unreadable_body
 from mlx_gptoss.server.content_encoding import UndecodableBodyError
 from mlx_gptoss.server.guard import Guard
 from mlx_gptoss.server.models import Models
+from mlx_gptoss.server.redactor import ServedRedactor
 from mlx_gptoss.server.responses.registry import ResponseRegistry
 from mlx_gptoss.server.responses.store import open_store
 from mlx_gptoss.server.routes import (
@@ -50,6 +51,7 @@ from mlx_gptoss.server.routes import (
     models,
     ollama,
     ollama_models,
+    redact,
     responses,
     responses_socket,
     tokens,
@@ -67,6 +69,7 @@ ROUTERS = (
     messages.router,
     files.router,
     batches.router,
+    redact.router,
     tokens.router,
     models.router,
     lmstudio.router,
@@ -98,14 +101,17 @@ def create_app(
     models: Models,
     settings: ServerSettings | None = None,
     page: WebPage | None = None,
+    *,
+    redactor: ServedRedactor | None = None,
 ) -> FastAPI:
-    """Create the app. It closes `models`, and the page if any, when it shuts down."""
+    """Create the app. It closes `models`, the page and the redactor at shutdown."""
     settings = settings or ServerSettings()
     service = Service(
         models,
         settings,
         ResponseRegistry(open_store(settings)),
         batches=open_batches(models, settings),
+        redactor=redactor,
     )
 
     @asynccontextmanager
@@ -126,6 +132,8 @@ def create_app(
             with suppress(asyncio.CancelledError):
                 await watching
             await models.close()
+            if redactor is not None:
+                redactor.close()
             service.pools.close()
             service.responses.close()
 

@@ -46,6 +46,7 @@ from mlx_gptoss.server.body_budget import BodyBudget
 from mlx_gptoss.server.drain import Drain
 from mlx_gptoss.server.metrics import Metrics
 from mlx_gptoss.server.models import Models
+from mlx_gptoss.server.redactor import ServedRedactor
 from mlx_gptoss.server.responses.registry import ResponseRegistry
 from mlx_gptoss.server.stream import (
     BLANK,
@@ -133,6 +134,7 @@ class Service:
     drain: Drain = field(default_factory=Drain)
     pools: ThreadPools = field(default_factory=ThreadPools)
     batches: BatchWorker | None = None
+    redactor: ServedRedactor | None = None
     metrics: Metrics = field(init=False)
     body_budget: BodyBudget = field(init=False)
 

@@ -1,0 +1,1 @@
+"""The requests and replies of `/v1/redact`."""
