@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlx_gptoss.checkpoint.hub.local_models import (
-    MODEL_TYPE,
+    MODEL_TYPES,
     LocalModel,
     describe_model,
     holds_weights,
@@ -68,9 +68,8 @@ def _recorded() -> list[Path]:
 
 def _is_model(folder: Path) -> bool:
     try:
-        return read_json_or_empty(folder / CONFIG).get(
-            "model_type"
-        ) == MODEL_TYPE and holds_weights(folder)
+        kind = read_json_or_empty(folder / CONFIG).get("model_type")
+        return kind in MODEL_TYPES and holds_weights(folder)
     except (OSError, ConfigError):
         return False
 

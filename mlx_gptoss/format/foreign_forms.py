@@ -103,10 +103,6 @@ OTHER_MODELS = {
         "from layer to layer, which is not computed here: use `openai/gpt-oss-120b`, "
         "from which it was made"
     ),
-    "openai_privacy_filter": (
-        "OpenAI's privacy filter, which labels tokens and writes none: use a gpt-oss "
-        "model, `openai/gpt-oss-20b` for example"
-    ),
     "tensorrt-llm": (
         "a checkpoint of TensorRT-LLM, cut for GPUs under its own names, which is not "
         "read here: use the one it was made from"

@@ -38,6 +38,7 @@ COMPANIONS = (
     "special_tokens_map.json",
     "added_tokens.json",
     "generation_config.json",
+    "viterbi_calibration.json",  # of a token classifier
     "chat_template.jinja",
     "chat_template.json",
     "LICENSE",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mlx_gptoss.checkpoint.hub.local_models import (
     HUB_ID,
-    MODEL_TYPE,
+    MODEL_TYPES,
     UNKNOWN_KIND,
     LocalModel,
     describe_kind,
@@ -54,7 +54,7 @@ def _describe_repo(repo: RepoFolder) -> LocalModel | None:
     begun = any(repo.partial_files()) or (
         folder is not None and any(folder.glob(WEIGHTS))
     )
-    if config.get("model_type") != MODEL_TYPE and (config or not begun):
+    if config.get("model_type") not in MODEL_TYPES and (config or not begun):
         return None
     # A Hub id means the branch; another complete revision does not count.
     complete = (

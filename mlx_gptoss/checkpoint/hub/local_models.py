@@ -35,7 +35,7 @@ ID_PART = r"[A-Za-z0-9_](?:[\w.-]*\w)?"
 HUB_ID = re.compile(rf"(?!.*(?:--|\.\.))(?=.{{3,96}}$){ID_PART}/{ID_PART}", re.ASCII)
 PATH_STARTS = ("./", "../", "~", "/")
 
-MODEL_TYPE = "gpt_oss"
+MODEL_TYPE, CLASSIFIER_TYPE = MODEL_TYPES = ("gpt_oss", "openai_privacy_filter")
 WEIGHT_SUFFIXES = (".safetensors", GGUF)
 # Weights in formats that are not read: a folder with them is a model all the same.
 OTHER_SUFFIXES = (".bin", ".pt", ".pth", ".npz")
@@ -240,6 +240,8 @@ def describe_model(
 
 def describe_kind(raw: dict[str, Any]) -> str:
     """Describe a config: `gpt-oss-20b, MXFP4`, `gpt-oss-120b, rest 8-bit`."""
+    if raw.get("model_type") == CLASSIFIER_TYPE:
+        return "token classifier, for `redact`"
     experts = raw.get("num_local_experts")
     size = SIZES_BY_EXPERTS.get(experts) if isinstance(experts, int) else None
     words = f"gpt-oss-{size}" if size else "gpt-oss, small"

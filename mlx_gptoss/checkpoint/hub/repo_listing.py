@@ -13,7 +13,7 @@ from mlx_gptoss.checkpoint.hub.gguf_files import (
     needs_conversion,
 )
 from mlx_gptoss.checkpoint.hub.library import library, require_session
-from mlx_gptoss.checkpoint.hub.local_models import MODEL_TYPE
+from mlx_gptoss.checkpoint.hub.local_models import MODEL_TYPE, MODEL_TYPES
 from mlx_gptoss.errors import HubError
 from mlx_gptoss.format.file_names import ADAPTER_CONFIG, ADAPTERS, CONFIG, GGUF, WEIGHTS
 from mlx_gptoss.format.foreign_files import describe_runtime
@@ -103,7 +103,7 @@ def select_files(published: RepoListing) -> list[HubFile]:
     )
     if other is not None:
         raise HubError(f"`{model}` is {other}")
-    if kind != MODEL_TYPE:
+    if kind not in MODEL_TYPES:
         raise HubError(f"`{model}` is a `{kind}` model: only gpt-oss models run here")
     top = sorted(name for name in files if "/" not in name)
     needed: dict[str, HubFile] = {}
