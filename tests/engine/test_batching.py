@@ -12,6 +12,7 @@ from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.engine.scheduler import BatchOptions
 from mlx_gptoss.errors import BusyError, ModelError, PromptError
+from mlx_gptoss.memory import PREFILL_CHUNK
 from tests.support.checkpoints import write_checkpoint
 from tests.support.fakes import byte_tokenizer, noisy, scripted, write_tokenizer
 from tests.support.submit import PATIENCE, Submission
@@ -374,8 +375,8 @@ def test_a_first_token_does_not_wait_for_prompts_of_others() -> None:
 
         for one in runtime.run(submit_both):
             one.wait()
-        chunk = runtime._scheduler._batch.chunk
 
+    chunk = PREFILL_CHUNK
     assert told[0] == chunk + 1  # one pass of prompts, and its own step
     assert told[1] == told[0] + chunk + (1 + chunk)  # it rides with a chunk
 

@@ -49,7 +49,6 @@ class Batch:
         fairness: float,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.chunk = chunk
         self._pace = PrefillPace(chunk, fairness)
         self._clock = clock
         self._prompts = prompts
