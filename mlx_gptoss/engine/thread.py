@@ -24,6 +24,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 from weakref import WeakSet, finalize
 
+from mlx_gptoss.engine.thread_policy import batch_policy
 from mlx_gptoss.errors import GptOssError
 
 T = TypeVar("T")
@@ -49,8 +50,9 @@ class PooledThread:
         return future
 
     def _run(self) -> None:
-        while True:
-            run_work(*self._work.get())
+        with batch_policy():
+            while True:
+                run_work(*self._work.get())
 
 
 def run_work(future: "Future[Any]", work: Callable[[], Any]) -> None:

@@ -6,10 +6,10 @@ import mlx.core as mx
 import pytest
 
 from mlx_gptoss.diagnostics import probe
-from mlx_gptoss.diagnostics.probe import disk, layers
+from mlx_gptoss.diagnostics.probe import disk, layers, products
 from mlx_gptoss.diagnostics.probe.layers import linear_layers
 from mlx_gptoss.diagnostics.probe.products import TimedProduct, cold_seconds
-from mlx_gptoss.diagnostics.probe.stopwatch import TimedPiece
+from mlx_gptoss.diagnostics.probe.stopwatch import TimedPiece, time_rounds
 from mlx_gptoss.errors import ConfigError, GptOssError
 from mlx_gptoss.memory.saved_probe import (
     Probe,
@@ -45,6 +45,22 @@ def test_one_slow_round_of_five_is_no_busy_machine() -> None:
     assert timed("dense", 1, 1, 1, 9, 1, 1).piece.spread == 1
     assert timed("dense", 1, 1, 2, 2, 1, 1).piece.spread == 2
     assert timed("dense", 1, 1, 3, 1).piece.spread == 3
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(1e-5, 32), (3e-4, 12), (1e-2, 4)])
+def test_small_layers_are_timed_in_long_chains(seconds: float, count: int) -> None:
+    """Starting a chain takes as long as some of them, and is not a part of any."""
+    now = [0.0]
+
+    def layer(x: mx.array) -> mx.array:
+        now[0] += seconds
+        return x
+
+    four = [layer] * 4
+    [found] = products.prepare_chains("dense", 64, four, (1,), 64, lambda: now[0])
+    assert found.count == count
+    time_rounds([found.piece], rounds=1, clock=lambda: now[0])
+    assert found.piece.median / found.count == pytest.approx(seconds)
 
 
 def test_small_layers_take_longer_from_memory() -> None:

@@ -1,6 +1,7 @@
 """The engine thread: order of work, exceptions, and closing."""
 
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from mlx_gptoss.engine.thread import EngineThread
+from mlx_gptoss.engine.thread_policy import batch_policy
 from mlx_gptoss.errors import GptOssError
 
 
@@ -110,6 +112,7 @@ END_WITHOUT_CLOSING = """
 import threading
 import mlx.core as mx
 from mlx_gptoss.engine.thread import EngineThread
+from mlx_gptoss.engine.thread_policy import batch_policy
 
 def add():
     total = mx.zeros((256, 256))
@@ -134,3 +137,38 @@ def test_a_process_that_closes_nothing_still_ends_well() -> None:
     )
 
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no policies")
+def test_threads_that_hand_work_to_each_other_do_not_interrupt_each_other(
+    engine_thread: EngineThread,
+) -> None:
+    """Nor those that they start, such as MLX's; the caller's policy is its own."""
+
+    def policies() -> list[int]:
+        found = [os.sched_getscheduler(0)]
+        started = threading.Thread(
+            target=lambda: found.append(os.sched_getscheduler(0))
+        )
+        started.start()
+        started.join()
+        return found
+
+    before = os.sched_getscheduler(0)
+    assert engine_thread.call(policies) == [os.SCHED_BATCH] * 2
+    with batch_policy():
+        assert os.sched_getscheduler(0) == os.SCHED_BATCH
+    assert os.sched_getscheduler(0) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no policies")
+def test_a_sandbox_that_forbids_the_policy_is_no_hindrance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    before = os.sched_getscheduler(0)
+    with batch_policy():
+        assert os.sched_getscheduler(0) == before

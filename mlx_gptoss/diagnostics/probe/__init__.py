@@ -21,6 +21,7 @@ from mlx_gptoss.diagnostics.probe.disk import DISK_BYTES, measure_disk
 from mlx_gptoss.diagnostics.probe.products import LARGEST, expert_bytes, measure_experts
 from mlx_gptoss.diagnostics.probe.stopwatch import ProbeScale
 from mlx_gptoss.diagnostics.progress import ReportProgress
+from mlx_gptoss.engine.thread_policy import batch_policy
 from mlx_gptoss.files import user_home
 from mlx_gptoss.memory import format_bytes
 from mlx_gptoss.memory.saved_probe import Probe
@@ -54,14 +55,15 @@ def probe(
     progress(f"writing {format_bytes(size)} and reading it past the cache")
     disk = measure_disk(folder, size)
     watch.spin()
-    progress("reading memory on the device")
-    bandwidth = measure_memory(scale.matrix_rows)
-    progress("waiting for the device, layer by layer")
-    sync = measure_sync()
-    watch.spin()
-    progress("multiplying with layers of several sizes, and running small models")
-    found = measure_costs(folder, scale)
-    watch.spin()
+    with batch_policy():  # as in the engine
+        progress("reading memory on the device")
+        bandwidth = measure_memory(scale.matrix_rows)
+        progress("waiting for the device, layer by layer")
+        sync = measure_sync()
+        watch.spin()
+        progress("multiplying with layers of several sizes, and running small models")
+        found = measure_costs(folder, scale)
+        watch.spin()
     one = found.costs.experts.seconds(3 * LARGEST * LARGEST, 1)
     return Probe(
         str(mx.device_info().get("device_name", "")),

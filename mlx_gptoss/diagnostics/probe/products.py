@@ -19,6 +19,7 @@ from mlx_gptoss.diagnostics.probe.layers import (
     linear_layers,
 )
 from mlx_gptoss.diagnostics.probe.stopwatch import (
+    LEAST_SECONDS,
     MOST_SECONDS,
     Clock,
     ProbeScale,
@@ -46,6 +47,9 @@ ROWS = (1, 8, 64, 512)
 # BLAS it dequantizes linear layers.
 FEW_ROWS, MANY_ROWS = (1, DEQUANTIZE_MIN_ROWS - 1), (DEQUANTIZE_MIN_ROWS, 64, 512)
 ROWS_DEQUANTIZED = FEW_ROWS + MANY_ROWS
+
+# A chain of small layers has so many at most that starting it does not count.
+LONGEST_CHAIN = 32
 
 HEADS, KV_HEADS, HEAD_DIM = 8, 2, 64
 KEYS, FEW_KEYS, QUERIES = 1024, 256, 128
@@ -78,16 +82,18 @@ def prepare_products(clock: Clock, *, largest: int) -> Iterator[TimedProduct]:
         for M in (n for n in hidden_sizes if n <= largest):
             if table != "experts":
                 layers = linear_layers(M, QUANTIZATIONS[table])
-                yield from _prepare(table, M * M, layers, many, M, clock)
+                yield from prepare_chains(table, M * M, layers, many, M, clock)
                 continue
             copied, size = expert_layers(M), 3 * M * M
             gathered = [choose_all(x) for x in copied]
             few = ROWS if on_gpu() else FEW_ROWS
-            yield from _prepare(table, size, gathered, few, M, clock, EXPERTS)
+            yield from prepare_chains(table, size, gathered, few, M, clock, EXPERTS)
             if not on_gpu():
                 one = [choose_all(copied[0].apply_one_by_one)]
                 rows = MANY_ROWS
-                yield from _prepare("dequantized", size, one, rows, M, clock, EXPERTS)
+                yield from prepare_chains(
+                    "dequantized", size, one, rows, M, clock, EXPERTS
+                )
     if largest >= SMALL:
         yield from _prepare_cold(SMALL, clock)
 
@@ -99,8 +105,8 @@ def _prepare_cold(M: int, clock: Clock) -> Iterator[TimedProduct]:
     for name, layers in (("dense", linear), ("experts", experts)):
         again = layers[:FEW_COPIES] * (len(layers) // FEW_COPIES)
         per_layer = EXPERTS if layers is experts else 1
-        yield from _prepare(f"cold {name}", M, layers, (1,), M, clock, per_layer)
-        yield from _prepare(f"warm {name}", M, again, (1,), M, clock, per_layer)
+        yield from prepare_chains(f"cold {name}", M, layers, (1,), M, clock, per_layer)
+        yield from prepare_chains(f"warm {name}", M, again, (1,), M, clock, per_layer)
 
 
 def cold_seconds(products: Iterable[TimedProduct], name: str) -> float:
@@ -182,7 +188,7 @@ def prepare_attention() -> dict[str, tuple[TimedPiece, float]]:
     }
 
 
-def _prepare(
+def prepare_chains(
     table: str,
     size: int,
     layers: list[Layer],
@@ -191,6 +197,10 @@ def _prepare(
     clock: Clock,
     per_layer: int = 1,
 ) -> Iterator[TimedProduct]:
+    """Yield layers to time, one after another, for each of `counts` rows of M values.
+
+    They are repeated until a chain takes LEAST_SECONDS or has LONGEST_CHAIN of them.
+    """
     is_linear = not (dequantizes() or on_gpu())  # in time by rows
     expected = 0.0
     for rows, more in zip(counts, (*counts[1:], 0), strict=True):
@@ -200,7 +210,13 @@ def _prepare(
         x = mx.random.normal((rows, M)).astype(choose_dtype(None))
         mx.eval(x)
         piece = TimedPiece(_chain(used, x))
-        seconds = warm_up(piece, clock) / len(used)
+        times = LEAST_SECONDS / max(warm_up(piece, clock), 1e-9)
+        repeats = int(min(times, LONGEST_CHAIN / len(used)))
+        if repeats > 1:
+            used = used * repeats
+            piece = TimedPiece(_chain(used, x))
+            warm_up(piece, clock)
+        seconds = piece.first / len(used)
         yield TimedProduct(table, size, rows, len(used) * per_layer, piece)
         expected = seconds * more / rows if is_linear else seconds
 
