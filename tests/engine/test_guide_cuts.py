@@ -95,18 +95,23 @@ def test_a_loop_in_the_answer_ends_the_turn() -> None:
 
 def guide_after_repeating(
     header: str, text: str, constraints: Constraints, most: int = 6000
-) -> Guide:
-    """A guide that accepted `header`, and then `text` repeatedly until it cuts it."""
+) -> tuple[Guide, int]:
+    """A guide that accepted `header`, and then `text` repeatedly until it cuts it.
+
+    Also how many tokens of the text it accepted, which are `most` if it never does.
+    """
     guide = GUIDES.create(constraints, [*TARGETS, *function_constraints([PATCH, NOTE])])
     assert guide is not None
     guide.mask(ROWS)
     for token in token_ids(header, TOKENIZER):
         guide.accept_token(token)
+    count = 0
     for token in islice(cycle(token_ids(text, TOKENIZER)), most):
         guide.accept_token(token)
+        count += 1
         if guide.finish_details:
             break
-    return guide
+    return guide, count
 
 
 PATCH = text_tool("patch")
@@ -133,20 +138,19 @@ def test_a_cycle_in_what_programs_read_ends_the_answer(what: str) -> None:
     header = f"<|channel|>{header}<|message|>"
     begun = '{"a":"' if what in ("arguments", "a bound answer") else ""
 
-    guide = guide_after_repeating(header + begun, text, constraints)
+    guide, count = guide_after_repeating(header + begun, text, constraints)
 
     loop = "final_loop" if what == "a bound answer" else "call_loop"
     assert (guide.finish_reason, guide.finish_details) == ("length", (loop,))
-    free = guide_after_repeating(
-        header + begun, text, replace(constraints, loop_guard=False)
-    )
+    unguarded = replace(constraints, loop_guard=False)
+    free, _ = guide_after_repeating(header + begun, text, unguarded, most=count + 1)
     assert (free.finish_reason, free.finish_details) == (None, ())
 
 
 def test_the_same_call_again_and_again_ends_the_answer() -> None:
     """A text of its own is short; all of them together are a cycle."""
     call = "<|channel|>commentary to=functions.patch<|message|>-x+y-z<|end|>"
-    guide = guide_after_repeating(
+    guide, _ = guide_after_repeating(
         "", call + "<|start|>assistant", Constraints(), most=200_000
     )
 

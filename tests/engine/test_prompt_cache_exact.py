@@ -256,7 +256,7 @@ def random_trees(model: GptOss, examples: int) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(
-    "examples", [20, pytest.param(2000, marks=pytest.mark.soak)], ids=["short", "soak"]
+    "examples", [10, pytest.param(2000, marks=pytest.mark.soak)], ids=["short", "soak"]
 )
 def test_random_conversations_are_the_same_without_the_cache(
     model: GptOss, examples: int, record_property: Callable[[str, object], None]
