@@ -1,4 +1,4 @@
-"""Runtime: a loaded model that any thread may call.
+"""Runtime: a loaded model that answers requests, and that any thread may call.
 
     with load("openai/gpt-oss-20b") as runtime:
         for step in runtime.generate(runtime.tokenizer.encode("Once"), params):
@@ -8,27 +8,18 @@ All MLX work runs in the engine thread of the runtime; returned arrays are evalu
 Token ids only: conversations are in `chat`.
 """
 
-import atexit
-import hashlib
-import json
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from types import EllipsisType
-from typing import Any, TypeVar
-from weakref import WeakSet
+from typing import Any
 
 import mlx.core as mx
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
-from mlx_gptoss.engine.adapter_memory import adapter_dtype, loaded_ranks
-from mlx_gptoss.engine.adapter_slots import as_argument
-from mlx_gptoss.engine.guide_factory import GuideFactory
 from mlx_gptoss.engine.interfaces import LanguageModel, OnProgress, TokenGuide, TokenIds
-from mlx_gptoss.engine.lazy_tokenizer import LazyTokenizer
-from mlx_gptoss.engine.loaded_adapters import LoadedAdapters
-from mlx_gptoss.engine.outputs import Step, stop_reasons
+from mlx_gptoss.engine.outputs import Step
 from mlx_gptoss.engine.prompt_cache import (
     CacheOptions,
     CacheSize,
@@ -38,6 +29,7 @@ from mlx_gptoss.engine.prompt_cache import (
 )
 from mlx_gptoss.engine.prompt_cache.known_prompts import NO_ADAPTER
 from mlx_gptoss.engine.prompt_logprobs import PromptLogprobs
+from mlx_gptoss.engine.runtime_base import RuntimeBase
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.engine.scheduler import (
     BatchOptions,
@@ -51,40 +43,24 @@ from mlx_gptoss.engine.scheduler.idle_work import MAX_IDLE_TASKS
 from mlx_gptoss.engine.scheduler.request import OnEnd, OnPrompt
 from mlx_gptoss.engine.stream import StepQueue, Stream
 from mlx_gptoss.engine.thread import EngineThread
-from mlx_gptoss.engine.token_limits import resolve_max_tokens
+from mlx_gptoss.engine.token_limits import (
+    check_ids,
+    resolve_max_tokens,
+    smallest_limit,
+)
 from mlx_gptoss.errors import (
-    ConfigError,
     GptOssError,
-    PromptError,
 )
 from mlx_gptoss.format.config import ModelConfig
-from mlx_gptoss.memory import PREFILL_CHUNK, Plan, require_adapter_fit
-from mlx_gptoss.memory.adapters import adapter_bytes
-from mlx_gptoss.model.adapters import Adapter
-from mlx_gptoss.model.experts.statistics import ExpertStatistics
+from mlx_gptoss.memory import PREFILL_CHUNK, Plan
 from mlx_gptoss.model.experts.storage import ExpertStorage
 
 MESSAGE_ENDS = ("<|end|>", "<|return|>", "<|call|>")
 
 RUN_AHEAD = 64  # steps that `generate` computes ahead of its reader
 
-T = TypeVar("T")
 
-
-_open_runtimes: "WeakSet[Runtime]" = WeakSet()
-
-
-@atexit.register
-def close_all() -> None:
-    """Close every runtime that is still open before the interpreter exits.
-
-    Wired memory of a process that exits without this has stayed allocated until reboot.
-    """
-    for runtime in list(_open_runtimes):
-        runtime.close()
-
-
-class Runtime:
+class Runtime(RuntimeBase):
     """A loaded model: token ids in, logits or Steps out. Use `load` to make one.
 
     Every method may be called in any thread; the work runs in one engine thread, and
@@ -125,22 +101,19 @@ class Runtime:
         dtype: mx.Dtype = mx.float32,
         digest: Callable[[], str] = lambda: "",
     ) -> None:
-        self._model: LanguageModel | None = model
-        self._options = cache or CacheOptions()
-        self._config = config
-        self._tokenizer = LazyTokenizer(tokenizer)
-        self._thread = thread or EngineThread("runtime")
-        self.plan = plan
-        self._storage = storage
-        _open_runtimes.add(self)
-        self.context = _smallest(
-            context, config.max_position_embeddings if config else None
+        super().__init__(
+            model,
+            config=config,
+            tokenizer=tokenizer,
+            plan=plan,
+            storage=storage,
+            context=context,
+            thread=thread,
+            dtype=dtype,
+            digest=digest,
         )
+        self._options = cache or CacheOptions()
         batch = batch or BatchOptions()
-        self._adapters = LoadedAdapters(self._thread, lambda: self.model, config, dtype)
-        self._adapter_bytes = adapter_dtype(dtype).size  # of one value
-        self._active: str | None = None
-        self._weights_digest = digest
         self._scheduler = Scheduler(
             self._thread,
             lambda: self.model,
@@ -158,153 +131,15 @@ class Runtime:
             chunk=plan.prefill_chunk if plan else PREFILL_CHUNK,
         )
 
-    def __enter__(self) -> "Runtime":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def config(self) -> ModelConfig:
-        """The model's configuration. Raises ConfigError if it was made without one."""
-        if self._config is None:
-            raise ConfigError("this runtime was made without a config: pass `config=`")
-        return self._config
-
-    @property
-    def model(self) -> Any:
-        """The model itself; compute with it only inside `run`.
-
-        Raises GptOssError once the runtime is closed.
-        """
-        self._thread.check_open()
-        return self._model
-
     @property
     def longest_sequence(self) -> int | None:
         """The most tokens of a prompt and its answer together; None is unlimited.
 
         It is the context, or what fits into the memory for keys and values.
         """
-        return _smallest(self.context, self._scheduler.kv_budget.max_sequence_tokens)
-
-    @property
-    def has_tokenizer(self) -> bool:
-        """Whether there is a tokenizer to open."""
-        return self._tokenizer.available
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer, opened on first use.
-
-        Raises CheckpointError if there is none or it cannot be opened.
-        """
-        return self._tokenizer.open()
-
-    @property
-    def guides(self) -> GuideFactory:
-        """Creates guides, which keep an answer within its constraints.
-
-        Raises PromptError if the vocabulary has no Harmony tokens.
-        """
-        return self._tokenizer.guides()
-
-    @property
-    def stop_tokens(self) -> dict[int, str]:
-        """The token ids that end an answer, each with its finish reason."""
-        named = self.tokenizer if self.has_tokenizer else None
-        return stop_reasons(named, self._config.eos_token_ids if self._config else ())
-
-    @property
-    def stats(self) -> ExpertStatistics | None:
-        """Counts and times of reading experts from disk; None if all are resident."""
-        return self._storage.statistics() if self._storage else None
-
-    @property
-    def adapters(self) -> Mapping[str, Adapter]:
-        """The adapters that are loaded, by name."""
-        return self._adapters
-
-    @property
-    def adapter(self) -> str | None:
-        """The name of the active adapter, which computes what names no other."""
-        return self._active
-
-    def use_adapter(self, name: str | None) -> None:
-        """Make the adapter `name` the active one; None is the model without an adapter.
-
-        Answers that have begun keep theirs. Raises ConfigError if it is not loaded.
-        """
-        self.require_adapter(name)
-        self._active = name
-
-    def require_adapter(self, name: str | None) -> None:
-        """Raise ConfigError unless an adapter of this name is loaded; None is none."""
-        self._adapters.require(name)
-
-    def add_adapter(self, adapter: Adapter) -> None:
-        """Add an adapter, or replace the one of its name, while requests run.
-
-        Running requests keep theirs. Raises CheckpointError if it is another model's,
-        and MemoryBudgetError if it does not fit beside this one.
-        """
-        plan = self.plan
-        if plan is not None:
-            others = [x for x in self._adapters.values() if x.name != adapter.name]
-            plan = self._plan_with([*others, adapter], plan)
-            require_adapter_fit(plan, adapter.name)
-        self._adapters.add([adapter])
-        if plan is not None:
-            self.run(self._replan, plan)
-
-    def remove_adapter(self, name: str) -> None:
-        """Remove the adapter `name`; running requests keep it. Raises ConfigError."""
-        self._adapters.remove(name)
-        if self._active == name:
-            self._active = None
-        if self.plan is not None:
-            left = list(self._adapters.values())
-            self.run(self._replan, self._plan_with(left, self.plan))
-
-    @property
-    def digest(self) -> str:
-        """A digest (hex) of what answers depend on: weights, adapters, precision.
-
-        It covers a sample of the weights, and which adapter is active.
-        """
-        adapters = {name: one.digest for name, one in self.adapters.items()}
-        parts = [self._weights_digest(), sorted(adapters.items()), self._active]
-        parts.append(self._adapter_bytes)
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-    def new_cache(self) -> Any:
-        """Return an empty KV cache of one sequence, for `logits` and `generate`.
-
-        Change it only inside `run`.
-        """
-        return self.run(self.model.make_cache)
-
-    def logits(
-        self,
-        ids: TokenIds,
-        cache: Any = None,
-        *,
-        adapter: str | EllipsisType | None = ...,
-    ) -> mx.array:
-        """Return the logits (L, V) float32 of all L positions, in one pass.
-
-        V is the vocabulary size. With a cache from `new_cache`, `ids` continue what it
-        holds, and it grows by L tokens. Peak: L * V * 4 bytes for the logits.
-        `adapter` is as in `generate`.
-
-        Raises PromptError if `ids` is empty or has an id outside the vocabulary.
-        """
-        ids = check_ids(ids, self._config)
-        chosen = self._adapters.acquire(self._chosen(adapter))
-        try:
-            return self.run(self._logits, ids, cache, chosen)
-        finally:
-            self._adapters.release(chosen)
+        return smallest_limit(
+            self.context, self._scheduler.kv_budget.max_sequence_tokens
+        )
 
     def prompt_logprobs(
         self,
@@ -490,10 +325,6 @@ class Runtime:
             **options,
         )
 
-    def _chosen(self, adapter: str | EllipsisType | None) -> str | None:
-        """Return the name of an adapter: the active one if none was chosen."""
-        return self._active if isinstance(adapter, EllipsisType) else adapter
-
     @property
     def batch_statistics(self) -> BatchStatistics:
         """Counts of all requests; never waits for the model."""
@@ -532,14 +363,6 @@ class Runtime:
         """Drop cached prompts that are not in use from memory; files stay."""
         self.run(lambda: self._scheduler.prompts.open().clear())
 
-    def run(self, work: Callable[..., T], /, *args: Any, **options: Any) -> T:
-        """Run `work(*args, **options)` in the engine thread and return its result.
-
-        Only there may MLX be used with this model. Return Python values or evaluated
-        arrays. Raises what `work` raises, and GptOssError once the runtime is closed.
-        """
-        return self._thread.call(work, *args, **options)
-
     def drain(self, timeout: float | None = None) -> bool:
         """Refuse further requests of `submit`, and wait until those have ended.
 
@@ -547,15 +370,6 @@ class Runtime:
         `close`. Must not be called in the engine thread.
         """
         return self._scheduler.drain(timeout)
-
-    def close(self) -> None:
-        """End all generation and free the memory. Calling it again does nothing."""
-        self._thread.close(self._release)
-
-    @property
-    def closed(self) -> bool:
-        """Whether the runtime is closed."""
-        return self._thread.closed
 
     def _message_ends(self) -> list[int]:
         """Return the ids of the tokens that end a message."""
@@ -565,52 +379,9 @@ class Runtime:
     def _release(self) -> None:
         closed = GptOssError("the model is closed: load it again to use it")
         self._scheduler.close(closed)
-        self._tokenizer.close()
-        self._model = None
-        if self._storage is not None:
-            self._storage.close()
-        mx.clear_cache()
-
-    def _plan_with(self, adapters: Sequence[Adapter], plan: Plan) -> Plan:
-        """Return the memory plan with these adapters instead of those it has."""
-        ranks = [loaded_ranks(adapter) for adapter in adapters]
-        size = adapter_bytes(self.config, ranks, float_bytes=self._adapter_bytes)
-        return plan.with_adapters(size)
+        super()._release()
 
     def _replan(self, plan: Plan) -> None:
-        """Leave what adapters take to them: for the engine thread."""
-        self.plan = plan
+        super()._replan(plan)
         self._scheduler.kv_budget.replan(plan)
         self._scheduler.prompts.replan(plan)
-
-    def _logits(self, ids: TokenIds, cache: Any, adapter: Adapter | None) -> mx.array:
-        batch = mx.array([ids], mx.int32)  # (1, L)
-        slot = as_argument([self._adapters.slot(adapter)])
-        logits = self.model.logits(self.model.hidden(batch, cache, **slot), **slot)
-        logits = logits[0].astype(mx.float32)  # (L, V)
-        # Other threads can read the result only if it is evaluated here.
-        mx.eval(logits, [] if cache is None else cache.arrays)
-        return logits
-
-
-def check_ids(ids: TokenIds, config: ModelConfig | None) -> list[int]:
-    """Copy prompt ids. Raises PromptError if there are none or one is not in the model.
-
-    An id outside the vocabulary would read memory past the embedding.
-    """
-    ids = [int(token) for token in ids]
-    if not ids:
-        raise PromptError("the prompt is empty: give at least one token")
-    rows = config.vocab_size if config else None
-    wrong = [t for t in ids if t < 0 or (rows is not None and t >= rows)]
-    if wrong:
-        raise PromptError(
-            f"token id {wrong[0]} is outside the vocabulary of {rows} tokens: "
-            "encode the prompt with this model's own tokenizer"
-        )
-    return ids
-
-
-def _smallest(*limits: int | None) -> int | None:
-    """Return the smallest limit that is set, or None."""
-    return min((limit for limit in limits if limit is not None), default=None)

@@ -1,12 +1,37 @@
-"""Limits of an answer: how many tokens it may have, and how many to reason with."""
+"""Limits of a prompt and an answer: which ids, how many tokens, how many to reason."""
 
 import sys
+from collections.abc import Sequence
 
 from mlx_gptoss.errors import PromptError
+from mlx_gptoss.format.config import ModelConfig
 
 ANSWER_DIVISOR = 4  # one part in 4 of the tokens is left for the answer
 HEADER_TOKENS = 12  # around reasoning and answer
 MIN_REASONING_ROOM = 64  # tokens; with fewer there is no reasoning, only an answer
+
+
+def check_ids(ids: Sequence[int], config: ModelConfig | None) -> list[int]:
+    """Copy prompt ids. Raises PromptError if there are none or one is not in the model.
+
+    An id outside the vocabulary would read memory past the embedding.
+    """
+    ids = [int(token) for token in ids]
+    if not ids:
+        raise PromptError("the prompt is empty: give at least one token")
+    rows = config.vocab_size if config else None
+    wrong = [t for t in ids if t < 0 or (rows is not None and t >= rows)]
+    if wrong:
+        raise PromptError(
+            f"token id {wrong[0]} is outside the vocabulary of {rows} tokens: "
+            "encode the prompt with this model's own tokenizer"
+        )
+    return ids
+
+
+def smallest_limit(*limits: int | None) -> int | None:
+    """Return the smallest limit that is set, or None."""
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def resolve_max_tokens(

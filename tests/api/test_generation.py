@@ -35,7 +35,7 @@ async def started(runtime: Runtime, params: SamplingParams) -> AnswerStream:
 
 
 async def stalled(runtime: Runtime, count: int) -> None:
-    while len(runtime._scheduler._stalled) < count:
+    while len(runtime._scheduler._lifecycle.stalled) < count:
         await asyncio.sleep(0.001)
 
 

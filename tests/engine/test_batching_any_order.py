@@ -84,7 +84,7 @@ def test_every_answer_is_the_one_it_has_alone(
     runtime.run(lambda: None)  # the round that ended the last one is over
     done = runtime.batch_statistics
     assert (done.running, done.waiting, done.failed) == (0, 0, 0)
-    lives = runtime.run(lambda: runtime._scheduler.prompts.open()._live_caches)
+    lives = runtime.run(lambda: runtime._scheduler.prompts.open()._caches)
     assert [live for live in lives if live.busy] == []
 
 
@@ -115,7 +115,7 @@ class Caller:
             engine = self._runtime._scheduler
 
             def pause() -> None:
-                if ticket._sequence in engine._running:
-                    engine._preempt(ticket._sequence)
+                if ticket._sequence in engine._lifecycle.running:
+                    engine._lifecycle.preempt(ticket._sequence)
 
             self._runtime._thread.post(pause)

@@ -159,7 +159,7 @@ def test_an_answer_may_be_paused_while_it_waits_for_its_mask(runtime: Runtime) -
         runtime.run(lambda: None)
     engine = runtime._scheduler
     assert engine is not None
-    runtime.run(engine._preempt, waiting.request._sequence)
+    runtime.run(engine._lifecycle.preempt, waiting.request._sequence)
     guide.found.set_result(None)
     engine.wake()
 

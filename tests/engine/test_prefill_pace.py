@@ -230,7 +230,7 @@ class CountedModel(FakeModel):
 def counted() -> Iterator[tuple[Runtime, CountedModel]]:
     model = CountedModel(step=0.015, rate=0.0022)
     with Runtime(model, cache=CacheOptions(idle=False)) as runtime:
-        runtime._scheduler._batch._clock = lambda: model.now
+        runtime._scheduler._lifecycle.batch._clock = lambda: model.now
         yield runtime, model
 
 

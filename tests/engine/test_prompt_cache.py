@@ -12,11 +12,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss.engine.prompt_cache import PromptCache
-from mlx_gptoss.engine.prompt_cache.cache import MAX_IDLE_CACHES
 from mlx_gptoss.engine.prompt_cache.eviction import (
     PROTECTED_SNAPSHOTS,
     evict_guesses,
 )
+from mlx_gptoss.engine.prompt_cache.live_caches import MAX_IDLE_CACHES
 from mlx_gptoss.engine.prompt_cache.snapshot_points import (
     MIN_SAVED_TOKENS,
     MIN_SNAPSHOT_TOKENS,
@@ -369,5 +369,5 @@ def test_whatever_was_read_the_longest_known_point_is_found(
         ends = np.flatnonzero(np.isin(whole, ENDS)) + 1
         points |= {tuple(last[:end]) for end in ends}
         statistics = cache.statistics
-        held = sum(live.cache.nbytes for live in cache._live_caches)
+        held = sum(live.cache.nbytes for live in cache._caches)
         assert statistics.nbytes <= max(limit, held + 3 * PROTECTED_SNAPSHOTS)

@@ -82,7 +82,7 @@ def test_a_prompt_in_the_cache_has_them_all(runtime: Runtime) -> None:
 
 def test_prompts_of_a_batch_have_their_own(runtime: Runtime) -> None:
     """While others decode, and others are read without being scored."""
-    prompts = [prompt(40 + 150 * n, seed=n) for n in range(5)]
+    prompts = [prompt(40 + 60 * n, seed=n) for n in range(5)]
     expected = [in_one_pass(runtime, ids) for ids in prompts]
     params = SamplingParams(temperature=0, max_tokens=8)
     alone = [[s.token for s in runtime.generate(ids, params)] for ids in prompts]
@@ -155,7 +155,7 @@ def test_a_preempted_prompt_is_scored_again_from_its_start(runtime: Runtime) -> 
 
     def preempt(done: int, total: int) -> None:
         if done < total and scheduler.statistics.paused == paused:
-            scheduler._preempt(scheduler._running[0])
+            scheduler._lifecycle.preempt(scheduler._lifecycle.running[0])
 
     paused = scheduler.statistics.paused
     params = replace(ONLY_READ, max_tokens=2)
@@ -196,16 +196,16 @@ def test_admission_counts_the_logits(runtime: Runtime) -> None:
 def test_logits_of_a_long_prompt_are_not_held(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """Of a vocabulary whose logits would be 5 times what admission counts."""
+    """Of a vocabulary whose logits would be 6 times what admission counts."""
     vocabulary = 20_000
     folder = write_checkpoint(
         tmp_path_factory.mktemp("wide"), vocab_size=vocabulary, num_hidden_layers=2
     )
-    ids = prompt(POSITIONS * COPIES * 5, seed=2)
+    ids = prompt(POSITIONS * COPIES * 6, seed=2)
     with load(folder, batch=BatchOptions(max_running=2)) as runtime:
 
         def peak_of(params: SamplingParams) -> int:
-            list(runtime.generate(ids, params))
+            list(runtime.generate(ids[:POSITIONS], params))  # what stays is there
             runtime.run(mx.clear_cache)
             runtime.run(mx.reset_peak_memory)
             list(runtime.generate(ids, params))
@@ -215,4 +215,4 @@ def test_logits_of_a_long_prompt_are_not_held(
         scored = peak_of(SamplingParams(max_tokens=0, prompt_logprobs=20))
 
     assert scored - plain < 1.1 * COPIES * POSITIONS * vocabulary * 4
-    assert len(ids) * vocabulary * 4 > 3 * (scored - plain)
+    assert len(ids) * vocabulary * 4 > 5 * (scored - plain)

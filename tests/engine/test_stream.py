@@ -209,10 +209,10 @@ def test_a_client_that_does_not_read_leaves_the_batch(runtime: Runtime) -> None:
     alone = [step.token for step in runtime.generate(IDS, params)]
     asked = Submission(runtime, IDS, params, run_ahead=8)
     asked.request.read(0)
-    until(lambda: bool(runtime._scheduler._stalled))
+    until(lambda: bool(runtime._scheduler._lifecycle.stalled))
     kept = len(asked.steps)
-    [sequence] = runtime._scheduler._stalled
-    runtime.run(runtime._scheduler._preempt, sequence)
+    [sequence] = runtime._scheduler._lifecycle.stalled
+    runtime.run(runtime._scheduler._lifecycle.preempt, sequence)
     state = asked.request.state
 
     while not asked.ended.is_set():

@@ -191,7 +191,10 @@ def test_a_paused_answer_goes_on_from_the_prompt_cache(
         def pause(_: object) -> None:
             """Between this step and the next, as the governor would."""
             other._thread.post(
-                lambda: [engine._preempt(t) for t in list(engine._running)]
+                lambda: [
+                    engine._lifecycle.preempt(t)
+                    for t in list(engine._lifecycle.running)
+                ]
             )
 
         asked = Submission(other, ids, params, stop_tokens={}, on_step=pause)

@@ -25,5 +25,5 @@ def generate(
         mx.eval(model.parameters())  # another thread computes with them
     runtime = Runtime(model, context=context)
     if chunk is not None:
-        runtime._scheduler._batch._pace = PrefillPace(chunk, fairness=0)
+        runtime._scheduler._lifecycle.batch._pace = PrefillPace(chunk, fairness=0)
     return runtime.generate(ids, params, **options)

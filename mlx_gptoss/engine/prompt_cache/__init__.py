@@ -6,6 +6,7 @@ lease.py            exclusive use of one KV cache
 tree.py             a prefix tree over token ids
 known_prompts.py    the prefix tree and the files of each adapter
 live_cache.py       a KV cache and its path in the tree
+live_caches.py      all of them: restore a known prefix, copy out what one holds
 snapshot_points.py  where snapshots are taken
 eviction.py         least recently used first
 disk.py             what is written to disk, and when

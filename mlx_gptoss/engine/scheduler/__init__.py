@@ -2,7 +2,8 @@
 
 request.py        a request: the prompt, settings and callbacks
 generation.py     what the caller holds of it
-scheduler.py      submit, admit, preempt and finish sequences; iterations
+scheduler.py      submit and wait; iterations
+lifecycle.py      admit, preempt and finish sequences
 waiting_queue.py  sequences not admitted yet, first in, first out
 admission.py      admit, queue or refuse a sequence
 kv_budget.py      which sequences fit at once, by bytes of keys and values
