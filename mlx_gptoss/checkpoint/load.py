@@ -32,12 +32,15 @@ from mlx_gptoss.errors import CheckpointError, MemoryBudgetError
 from mlx_gptoss.memory import device_budget, format_bytes
 from mlx_gptoss.model.buffers import empty
 from mlx_gptoss.model.gpt_oss import GptOss
+from mlx_gptoss.model.residual import fit_residual, group_norms
 from mlx_gptoss.model.token_classifier import TokenClassifier
 
 READ_THREADS = 8
+LEAST_SCALE = 2.0**-17  # of float16 with the 8 digits of bfloat16
+NO_SCALE = 2.0**-22  # 255 steps of it are 6e-5
 Progress = Callable[[int, int], None]  # bytes read, total bytes
 
-COMPUTE_DTYPES = {mx.float32: 4, mx.bfloat16: 2}  # and their sizes in bytes
+COMPUTE_DTYPES = {mx.float32: 4, mx.bfloat16: 2, mx.float16: 2}  # and bytes of each
 
 
 def load_model(
@@ -49,14 +52,17 @@ def load_model(
 ) -> GptOss:
     """Build the model with evaluated weights, floats cast to `dtype`.
 
-    `dtype` is mx.float32 or mx.bfloat16. `progress` is called with (bytes read,
-    total bytes). Peak memory: the model, plus a few MiB per thread for casts.
+    `dtype` is mx.float32, mx.bfloat16 or mx.float16, in which the residual stream is
+    scaled so that it cannot overflow. `progress` is called with (bytes read, total
+    bytes). Peak memory: the model, plus a few MiB per thread for casts.
     """
     model = GptOss(checkpoint.config, checkpoint.structure)
     weights = load_parameters(
         checkpoint, dtype=dtype, progress=progress, share=share or choose_page_sharing()
     )
     model.load_weights(list(weights.items()), strict=True)
+    if dtype == mx.float16:
+        fit_residual(model.model, checkpoint.config)
     return model
 
 
@@ -68,6 +74,8 @@ def load_classifier(
     share = choose_page_sharing()
     weights = load_parameters(checkpoint, dtype=dtype, progress=progress, share=share)
     model.load_weights(list(weights.items()), strict=True)
+    if dtype == mx.float16:
+        fit_residual(model.model, checkpoint.config)
     return model
 
 
@@ -87,8 +95,9 @@ def load_parameters(
     """
     if dtype not in COMPUTE_DTYPES:
         name = str(dtype).rpartition(".")[2]
-        why = ", which overflows in gpt-oss-120b" if dtype == mx.float16 else ""
-        raise CheckpointError(f"cannot load as {name}{why}: use float32 or bfloat16")
+        raise CheckpointError(
+            f"cannot load as {name}: use float32, bfloat16 or float16"
+        )
     wanted = [x for x in checkpoint.parameters if select is None or select(x)]
     first = {x.sources: x for x in reversed(wanted)}  # a tied head is the embedding
     distinct = [x for x in wanted if first[x.sources] is x]
@@ -98,6 +107,8 @@ def load_parameters(
     with open_files(checkpoint.files) as files:
         read = read_parameters(rest, dtype, files, progress or (lambda *_: None))
     found = adopted | read
+    if dtype == mx.float16:
+        check_scales(read)
     return {x.name: found[first[x.sources].name] for x in wanted}
 
 
@@ -134,6 +145,36 @@ def read_parameters(
             )  # an interrupt does not wait for pending reads
             raise
     return {x.name: set_dtype(array, x, dtype) for x, array, _ in begun}
+
+
+def stored_down_norms(checkpoint: Checkpoint, layer: int) -> mx.array:
+    """Bound the norms of the rows of a layer's quantized `down_proj`: (E, M).
+
+    Reads its scales from the files, for experts that are not all in memory.
+    """
+    path = f"model.layers.{layer}.mlp.experts.down_proj"
+    wanted = {f"{path}.scales", f"{path}.biases"}
+    found = load_parameters(
+        checkpoint, dtype=mx.float32, select=lambda x: x.name in wanted
+    )
+    check_scales(found)
+    scales, biases = found[f"{path}.scales"], found.get(f"{path}.biases")
+    return group_norms(checkpoint.structure.quantization[path], scales, biases)
+
+
+def check_scales(found: dict[str, mx.array]) -> None:
+    """Raise CheckpointError for affine scales that float16 holds worse than bfloat16.
+
+    Groups whose values are all near zero do not matter.
+    """
+    for name, array in found.items():
+        if name.endswith(".scales") and array.dtype != mx.uint8:
+            sizes = mx.abs(array.astype(mx.float32))
+            if mx.any((sizes < LEAST_SCALE) & (sizes > NO_SCALE)).item():
+                raise CheckpointError(
+                    f"`{name}` has scales below {LEAST_SCALE:.1e}, which float16 holds "
+                    "with fewer digits than bfloat16: use bfloat16"
+                )
 
 
 def check_room(needed: int) -> None:

@@ -118,6 +118,17 @@ def read_values(descriptor: int, chunk: TensorChunk) -> np.ndarray:
     return values
 
 
+def cast_values(descriptor: int, chunk: TensorChunk, to: np.dtype) -> np.ndarray:
+    """Read a chunk and cast it; raises CheckpointError for what float16 cannot hold."""
+    values = cast(read_values(descriptor, chunk), chunk.tensor.dtype, to)
+    if to == np.float16 and np.isinf(values).any():
+        raise CheckpointError(
+            f"tensor `{chunk.tensor.name}` in `{chunk.tensor.file}` has values beyond "
+            "65,504, which float16 cannot hold: use bfloat16"
+        )
+    return values
+
+
 def fill(descriptor: int, chunk: TensorChunk, out: np.ndarray) -> None:
     """Read a chunk into `out` (flat), cast to its dtype; uint16 means bfloat16.
 
@@ -133,17 +144,16 @@ def fill(descriptor: int, chunk: TensorChunk, out: np.ndarray) -> None:
     for start in range(chunk.start, chunk.stop, step):
         part = TensorChunk(chunk.tensor, start, min(start + step, chunk.stop))
         place = out[start - chunk.start : part.stop - chunk.start]
-        place[:] = cast(read_values(descriptor, part), dtype, out.dtype)
+        place[:] = cast_values(descriptor, part, out.dtype)
 
 
 def fill_transposed(descriptor: int, chunk: TensorChunk, out: np.ndarray) -> None:
     """Read one matrix stored (out, in) into a view shaped (in, out)."""
     columns, rows = out.shape
-    dtype = chunk.tensor.dtype
     step = max(1, CAST_BYTES // (columns * chunk.tensor.itemsize))
     for first in range(0, rows, step):
         last = min(first + step, rows)
         start = chunk.start + first * columns
         part = TensorChunk(chunk.tensor, start, chunk.start + last * columns)
-        values = cast(read_values(descriptor, part), dtype, out.dtype)
+        values = cast_values(descriptor, part, out.dtype)
         out[:, first:last] = values.reshape(-1, columns).T

@@ -114,8 +114,9 @@ LOAD_OPTIONS = (
     ),
     click.option(
         "--dtype",
-        metavar="[float32|bfloat16]",  # others are refused with a reason
-        help="Precision of the arithmetic [default: bfloat16 on GPU, float32 on CPU]",
+        metavar="[float32|bfloat16|float16]",
+        help="Precision of the arithmetic [default: bfloat16 on GPU, float32 on CPU]; "
+        "float16 for M1 and M2, where bfloat16 is emulated",
     ),
     click.option(
         "--wired",

@@ -26,7 +26,8 @@ from mlx_gptoss.model.device import choose_dtype
 class LoadOptions:
     """How a model is loaded. Every field is also a keyword argument of `load`.
 
-    dtype: `float32` or `bfloat16`; None is bfloat16 on a GPU, float32 on a CPU.
+    dtype: `float32`, `bfloat16` or `float16`, whose residual stream is scaled to fit;
+        None is bfloat16 on a GPU, float32 on a CPU.
     memory: most bytes the model may use, or text such as "16GB"; None: what the
         machine has.
     experts: `resident` (all in memory), `hybrid` or `streamed` (read from disk on

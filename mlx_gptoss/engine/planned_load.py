@@ -6,6 +6,7 @@ Everything is decided from headers and sizes before a weight is read.
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
@@ -18,7 +19,12 @@ from mlx_gptoss.checkpoint.expert_records import (
     explain_refusal,
 )
 from mlx_gptoss.checkpoint.folder import read_json
-from mlx_gptoss.checkpoint.load import Progress, load_model, load_parameters
+from mlx_gptoss.checkpoint.load import (
+    Progress,
+    load_model,
+    load_parameters,
+    stored_down_norms,
+)
 from mlx_gptoss.checkpoint.mapping import PageSharing, choose_page_sharing
 from mlx_gptoss.engine.adapter_memory import adapter_dtype, measure_adapters
 from mlx_gptoss.engine.hit_curve import load_hit_curve
@@ -37,6 +43,7 @@ from mlx_gptoss.model.experts.reader import ExpertReader
 from mlx_gptoss.model.experts.storage import ExpertStorage, Placement, stream_experts
 from mlx_gptoss.model.experts.write_check import in_place_writes_work
 from mlx_gptoss.model.gpt_oss import GptOss
+from mlx_gptoss.model.residual import fit_residual
 
 # MLX keeps freed memory for reuse; expert pools make better use of that memory.
 MLX_CACHE_BYTES_STREAMED = 256 * 2**20
@@ -131,6 +138,9 @@ def load_planned(
             share=share or choose_page_sharing(),
         )
         model.load_weights(list(weights.items()), strict=True)
+        if dtype == mx.float16:
+            norms = partial(stored_down_norms, checkpoint)
+            fit_residual(model.model, checkpoint.config, norms)
     except BaseException:
         storage.close()
         raise

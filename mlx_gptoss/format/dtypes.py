@@ -19,11 +19,17 @@ BF16_QUIET = 0x0040
 
 
 def cast(values: np.ndarray, dtype: str, to: np.dtype) -> np.ndarray:
-    """Cast stored floats of `dtype` to float32, or to uint16 holding bfloat16."""
+    """Cast stored floats of `dtype` to float32, float16, or bfloat16's bits, uint16.
+
+    What float16 cannot hold becomes infinite.
+    """
     if RAW_DTYPES[dtype] == to:
         return values
     floats = bfloat16_to_float32(values) if dtype == "BF16" else values
     floats = floats.astype(np.float32, copy=False)
+    if to == np.float16:
+        with np.errstate(over="ignore"):
+            return floats.astype(np.float16)
     return floats if to == np.float32 else float32_to_bfloat16(floats)
 
 

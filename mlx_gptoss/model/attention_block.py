@@ -15,7 +15,7 @@ from mlx_gptoss.model.adapters.passes import LayerUpdates, updated
 from mlx_gptoss.model.attention import Masks, attend, attend_padded, attend_shared
 from mlx_gptoss.model.documents import Documents
 from mlx_gptoss.model.kv_cache import PackedRows, RowChunk, Span, Spans
-from mlx_gptoss.model.linear import make_linear
+from mlx_gptoss.model.linear import make_linear, shrunk
 from mlx_gptoss.model.rope import Rotation, attention_scale
 
 # The rows of a forward pass: those of packed caches, of one cache, packed documents
@@ -50,6 +50,7 @@ class Attention(nn.Module):
             self.v_proj = make_linear(M, Hk * D, v)
         self.o_proj = make_linear(H * D, M, o)
         self.sinks = mx.zeros((H,))
+        self.shrink = 1.0  # of what is given to `o_proj`; see `residual`
 
     def __call__(
         self,
@@ -79,7 +80,7 @@ class Attention(nn.Module):
             if rows is not None:
                 k, v = rows.update(self.layer, k, v)  # (1, Hk, S, D)
             y = self.attend(q, k, v, masks).swapaxes(1, 2)  # (B, L, H, D)
-        y = y.reshape(B, L, H * D)
+        y = shrunk(y.reshape(B, L, H * D), self.shrink)
         return updated(self.o_proj(y), y, updates, "self_attn.o_proj")
 
     def project_qkv(self, x: mx.array, updates: LayerUpdates | None = None) -> mx.array:

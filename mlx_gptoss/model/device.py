@@ -17,7 +17,11 @@ from mlx_gptoss.errors import ConfigError
 
 T = TypeVar("T")
 
-COMPUTE_DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
+COMPUTE_DTYPES = {
+    "float32": mx.float32,
+    "bfloat16": mx.bfloat16,
+    "float16": mx.float16,  # see model/residual.py
+}
 
 
 class _Override:
@@ -51,7 +55,7 @@ def forced_gpu_paths() -> Iterator[None]:
 def use_host_paths(dtype: mx.Dtype) -> bool:
     """Return whether numpy may compute in MLX's place, which evaluates on the way.
 
-    On a CPU only, and in float32: numpy has no bfloat16.
+    On a CPU only, and in float32: numpy has no bfloat16, and is slow in float16.
     """
     return dtype == mx.float32 and not (use_gpu_paths() or _Override.lazy)
 
@@ -69,17 +73,14 @@ def lazy_paths() -> Iterator[None]:
 def choose_dtype(name: str | None) -> mx.Dtype:
     """Return the compute dtype called `name`; None means the default of the device.
 
-    Raises ConfigError for a name that is unknown, and for float16.
+    Raises ConfigError for a name that is unknown.
     """
     if name is None:
         return mx.bfloat16 if on_gpu() else mx.float32
-    if name == "float16":
-        raise ConfigError(
-            "dtype `float16` cannot hold gpt-oss: activations overflow it at layer 35 "
-            "of the 120b; use bfloat16 or float32"
-        )
     if name not in COMPUTE_DTYPES:
-        raise ConfigError(f"dtype `{name}` is unknown: use bfloat16 or float32")
+        raise ConfigError(
+            f"dtype `{name}` is unknown: use bfloat16, float16 or float32"
+        )
     return COMPUTE_DTYPES[name]
 
 

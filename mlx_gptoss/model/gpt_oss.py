@@ -37,7 +37,7 @@ from mlx_gptoss.model.attention import Masks
 from mlx_gptoss.model.attention_block import Attention, Rows
 from mlx_gptoss.model.documents import Documents
 from mlx_gptoss.model.kv_cache import KVCache, KVPool, PackedRows, RowChunk
-from mlx_gptoss.model.linear import make_embedding, make_linear
+from mlx_gptoss.model.linear import make_embedding, make_linear, shrunk
 from mlx_gptoss.model.mixture import MoE
 from mlx_gptoss.model.rope import Rotation, make_rotation, yarn_periods
 
@@ -83,6 +83,7 @@ class Transformer(nn.Module):
             Block(config, structure, layer) for layer in range(config.num_hidden_layers)
         ]
         self.norm = nn.RMSNorm(M, config.rms_norm_eps)
+        self.shrink = 1.0  # of the residual stream; see `residual`
         self._rotation = partial(
             make_rotation, yarn_periods(config), neighbours=config.is_classifier
         )
@@ -126,6 +127,7 @@ class Transformer(nn.Module):
         masks = Masks()
         # MLX decodes its block formats (mxfp4, nvfp4, ...) to bfloat16, which is exact.
         h = self.embed_tokens(ids).astype(self.norm.weight.dtype)
+        h = shrunk(h, self.shrink)
         for layer, block in enumerate(self.layers):
             top = layer == len(self.layers) - 1
             run = partial(

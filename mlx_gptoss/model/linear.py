@@ -81,6 +81,11 @@ def multiply_decoding(
     return cast(mx.array, product(x))
 
 
+def shrunk(x: mx.array, factor: float) -> mx.array:
+    """Return x multiplied by a factor; x itself if that is 1."""
+    return x if factor == 1 else x * factor
+
+
 def make_linear(
     inputs: int, outputs: int, quantization: Quantization | None, *, bias: bool = True
 ) -> nn.Module:

@@ -145,14 +145,10 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
         (["inspect", "a/b", "--offline"], "`a/b` is not on this machine"),
         (["generate", "hi", "-m", "./nowhere"], "`./nowhere` does not exist"),
         (["chat", "-m", "a/b", "--offline"], "downloads are off"),
-        (["use", "a/b/c"], "is neither `demo` nor a Hub id"),
-        (
-            ["generate", "hi", "-m", "demo", "--dtype", "float16"],
-            "activations overflow",
-        ),
+        (["use", "a/b/c"], "`a/b/c` is a part of a repository"),
         (
             ["generate", "hi", "-m", "demo", "--dtype", "int8"],
-            "use bfloat16 or float32",
+            "use bfloat16, float16 or float32",
         ),
         (
             ["generate", "hi", "-m", "demo", "--wired", "much"],

@@ -233,6 +233,12 @@ def test_streamed_experts_are_refused(model: Path, data: Path, tmp_path: Path) -
     assert "training needs all experts in memory" in done.stderr
 
 
+def test_float16_is_not_trained_in(data: Path, model: Path, tmp_path: Path) -> None:
+    done = tune(data, "-m", model, "-o", tmp_path / "x", "--dtype", "float16")
+    assert done.exit_code == 1
+    assert "gradients overflow float16: train with `--dtype bfloat16`" in done.stderr
+
+
 def test_what_does_not_fit_is_refused_before_a_weight_is_read(
     model: Path, data: Path, tmp_path: Path
 ) -> None:

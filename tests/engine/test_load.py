@@ -57,7 +57,6 @@ def test_the_context_can_be_shortened(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"dtype": "float16"}, ConfigError, "overflow it at layer 35"),
         ({"dtype": "int8"}, ConfigError, "dtype `int8` is unknown"),
         ({"wired": "much"}, ConfigError, "wired `much` is not known"),
         ({"experts": "both"}, ConfigError, "`both` is unknown: use one of auto"),

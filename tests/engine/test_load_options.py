@@ -93,7 +93,7 @@ def test_an_argument_that_is_no_field_is_an_error(folder: Path) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"dtype": "float16"},
+        {"dtype": "float8"},
         {"experts": "both"},
         {"memory": "16 apples"},
         {"memory": 0},

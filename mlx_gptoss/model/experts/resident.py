@@ -38,7 +38,7 @@ from mlx_gptoss.model.experts.swiglu import (
     swiglu,
     swiglu_in_training,
 )
-from mlx_gptoss.model.linear import should_dequantize
+from mlx_gptoss.model.linear import should_dequantize, shrunk
 
 # From this many rows on, sort them by expert: a GPU's gathered kernels then read each
 # expert once. The CPU's ignore the order.
@@ -67,6 +67,7 @@ class Experts(nn.Module):
         self.count = config.num_local_experts
         self.products = 3 * M * F  # multiplications per token and expert
         self.limit = config.swiglu_limit
+        self.shrink = 1.0  # of what is given to `down_proj`; see `model.residual`
 
         def projection(name: str, inputs: int, outputs: int) -> Projection:
             quantization = structure.quantization.get(f"{path}.{name}")
@@ -130,7 +131,8 @@ class Experts(nn.Module):
         """
         each, products = rows // self.count, rows * self.products
         enough = each >= ONE_BY_ONE_MIN_ROWS and products >= ONE_BY_ONE_MIN_PRODUCTS
-        return enough and not self.training and use_host_paths(dtype)
+        plain = not self.training and self.shrink == 1
+        return enough and plain and use_host_paths(dtype)
 
     def fills_two_streams(self, rows: int) -> bool:
         """Return whether so many rows are worth a second stream, and it is free."""
@@ -272,11 +274,14 @@ class Experts(nn.Module):
         if not self.packed:
             activate = swiglu_in_training if self.training else swiglu
             gate, up = project("gate_proj", x), project("up_proj", x)
-            return project("down_proj", activate(gate, up, self.limit))
+            return project(
+                "down_proj", shrunk(activate(gate, up, self.limit), self.shrink)
+            )
         z = project("gate_up_proj", x)
         if self.joined:
             gate, up = mx.split(z, 2, axis=-1)
             return project("down_proj", swiglu(gate, up, self.limit))
         if self.training:
             return project("down_proj", interleaved_swiglu_in_training(z, self.limit))
-        return project("down_proj", swiglu(z[..., 0::2], z[..., 1::2], self.limit))
+        activation = swiglu(z[..., 0::2], z[..., 1::2], self.limit)
+        return project("down_proj", shrunk(activation, self.shrink))

@@ -137,11 +137,15 @@ def prepare(
 
 
 def require_resident(options: LoadOptions) -> None:
-    """Raise ConfigError for experts that a gradient cannot pass."""
+    """Raise ConfigError for experts that a gradient cannot pass, and for float16."""
     if options.experts not in (AUTO, RESIDENT):
         raise ConfigError(
             f"training needs all experts in memory: leave `--experts {options.experts}`"
             " out"
+        )
+    if options.dtype == "float16":
+        raise ConfigError(
+            "gradients overflow float16: train with `--dtype bfloat16` or `float32`"
         )
 
 
