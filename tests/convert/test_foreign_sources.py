@@ -14,7 +14,13 @@ from mlx_gptoss.diagnostics.bench.random_checkpoint import SHAPES, make_config
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.format.layout import EXPERTS, PACKED, matrices
 from mlx_gptoss_convert.measure.foreign_sources import FORMS, write_source
-from mlx_gptoss_convert.measure.speed import COPY, DEMO_TOKENIZER, LOSSLESS, Q8
+from mlx_gptoss_convert.measure.speed import (
+    COPY,
+    DEMO_TOKENIZER,
+    LOSSLESS,
+    Q8,
+    run_engine,
+)
 from mlx_gptoss_convert.measure.verify import verify
 from mlx_gptoss_convert.plan.estimates import MAX_MEMORY
 from mlx_gptoss_convert.read.checkpoint import open_source
@@ -33,6 +39,15 @@ def test_a_form_is_a_checkpoint_that_is_converted(form: str, tmp_path: Path) -> 
         assert verify(made, source).faults == []
 
 
+def test_an_engine_says_what_it_took_and_what_was_foreseen(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "source", SMALL, "gguf")
+    (source / "tokenizer.json").write_bytes(DEMO_TOKENIZER.read_bytes())
+    found = run_engine(Q8, source, tmp_path / "made")
+    assert 0 < found.grown < found.bound < MAX_MEMORY
+    assert found.nbytes > 0
+
+
+@pytest.mark.soak
 def test_bench_convert_measures_another_form_against_a_copy(tmp_path: Path) -> None:
     words = "bench convert --size 1MB --rounds 1 --source gguf --json --folder"
     result = CliRunner().invoke(cli, [*words.split(), str(tmp_path)])

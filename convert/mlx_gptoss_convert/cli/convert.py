@@ -104,10 +104,10 @@ def convert_command(
 ) -> None:
     """Convert the checkpoint SRC into the new folder DST.
 
-    SRC is a folder, a safetensors file, a GGUF, a Hub id, a GGUF on the Hub
-    (OWNER/NAME/FILE.gguf), or a model of Ollama's (ollama:gpt-oss:20b) or LM Studio's
-    (lmstudio:PUBLISHER/NAME). Experts in MXFP4 keep their bytes; the recipe sets the
-    bits of the other weights.
+    SRC is a folder, a safetensors file, a GGUF, a Hub id, a GGUF or a folder of a
+    repository on the Hub (OWNER/NAME/FILE.gguf, OWNER/NAME/FOLDER), or a model of
+    Ollama's (ollama:gpt-oss:20b) or LM Studio's (lmstudio:PUBLISHER/NAME). Experts in
+    MXFP4 keep their bytes; the recipe sets the bits of the other weights.
     """
     from mlx_gptoss_convert.cli.progress import (
         Bar,

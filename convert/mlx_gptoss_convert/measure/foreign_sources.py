@@ -44,6 +44,7 @@ Fill = Callable[[np.random.Generator, int], np.ndarray]  # (units, bytes of a un
 CHUNK_BYTES = 2**22
 STD = 0.02
 BLOCK, NESTED = 64, 256  # of bitsandbytes: values, and scales, that share a scale
+CAST_SCALE = 7 << 3  # 1 in E4M3; casts have the same for both groups of a block
 Q4_K = next(kind for kind in TYPES if kind.name == "Q4_K")
 
 
@@ -99,11 +100,6 @@ def block_noise(kind: GgmlType) -> Fill:
         return blocks
 
     return fill
-
-
-def scale_noise(draw: np.random.Generator, count: int) -> np.ndarray:
-    """Make scales of NVFP4 that are powers of two: E4M3 without a mantissa."""
-    return draw.integers(4, 8, (count, 1), np.uint8) << 3
 
 
 def write_source(folder: Path, raw: Mapping[str, Any], form: str) -> Path:
@@ -220,7 +216,9 @@ def nvfp4_entries(config: ModelConfig) -> Iterator[Entry]:
         path, (experts, rows, columns) = matrix.path, matrix.shape
         groups = (experts, columns // NVFP4_GROUP, rows)
         yield Entry(path, "U8", (experts, columns // 2, rows), noise, 1)
-        yield Entry(f"{path}_weight_scale", "F8_E4M3", groups, scale_noise, 1)
+        yield Entry(
+            f"{path}_weight_scale", "F8_E4M3", groups, constant(np.uint8(CAST_SCALE)), 1
+        )
         yield Entry(
             f"{path}_weight_scale_2", "F32", (1,), constant(np.float32(2**-5)), 4
         )
