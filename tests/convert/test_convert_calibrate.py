@@ -74,9 +74,10 @@ def test_a_saved_calibration_is_read_back(tmp_path: Path) -> None:
 
 def test_verify_calibrates(tmp_path: Path, source: Path) -> None:
     path, text = tmp_path / "table.json", tmp_path / "text.txt"
-    text.write_text("The cat sat on the mat. " * 4)
+    text.write_text("The cat sat on the mat. ")
+    write_tokenizer(source / "tokenizer.json")
     result = CliRunner().invoke(
-        cli, ["verify", str(DEMO), "--calibrate", str(path), "--text", str(text)]
+        cli, ["verify", str(source), "--calibrate", str(path), "--text", str(text)]
     )
     assert result.exit_code == 0, result.output
     written = json.loads(path.read_text())

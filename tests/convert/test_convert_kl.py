@@ -205,12 +205,12 @@ def test_a_text_too_short_is_refused(tmp_path: Path) -> None:
 def test_verify_keeps_the_divergence_in_report_and_card(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = conversation_texts(Tokenizer.open(DEMO))[:2]
+    first = conversation_texts(Tokenizer.open(DEMO))[:1]
     monkeypatch.setattr(kl, "conversation_texts", lambda tokenizer: first)
     plan = make_plan(open_checkpoint(DEMO), RECIPES["q4"])
     convert(plan, tmp_path / "made")
     command = ["verify", str(tmp_path / "made"), "--against", str(DEMO), "--kl"]
-    (tmp_path / "short.txt").write_text("The cat sat on the mat. " * 10)
+    (tmp_path / "short.txt").write_text("The cat sat on the mat. " * 3)
     short = ["--text", str(tmp_path / "short.txt")]
     assert CliRunner().invoke(cli, [*command, *short]).exit_code == 0
     result = CliRunner().invoke(cli, command)  # replaces the first report
@@ -307,7 +307,7 @@ def peak_of_measuring(folder: Path, length: int, *, shared: bool = False) -> int
 def test_memory_holds_a_layer_not_the_model(tmp_path: Path) -> None:
     folder = write_random(tmp_path / "random", 60_000_000)
     assert open_checkpoint(folder).config.num_hidden_layers > 60
-    assert peak_of_measuring(folder, 20) < 40_000_000
+    assert peak_of_measuring(folder, 6) < 40_000_000
 
 
 def write_two_layers_of_120b(folder: Path) -> Path:
