@@ -11,6 +11,7 @@ from mlx_gptoss.cli.exit_codes import FAILED
 from mlx_gptoss.cli.given import refuse_given
 from mlx_gptoss.cli.options import adapter_option, json_option, loads_model
 from mlx_gptoss.cli.progress_line import ProgressLine, duration
+from mlx_gptoss.cli.redact.model import masking
 from mlx_gptoss.cli.sampling_options import takes_sampling
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.terminal import note
@@ -24,7 +25,14 @@ if TYPE_CHECKING:
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-OF_TEMPLATES = ("json_schema", "system", "effort", "max_tokens")
+OF_TEMPLATES = (
+    "json_schema",
+    "system",
+    "effort",
+    "max_tokens",
+    "redact",
+    "patterns_only",
+)
 
 
 @click.command(short_help="Work through a file of requests or texts")
@@ -76,6 +84,17 @@ OF_TEMPLATES = ("json_schema", "system", "effort", "max_tokens")
     help="Try a row again after an error that is not its own",
 )
 @click.option(
+    "--redact",
+    is_flag=True,
+    help="Mask what is private in rows before they are asked about, with "
+    "openai/privacy-filter or $MLX_GPTOSS_REDACT_MODEL",
+)
+@click.option(
+    "--patterns-only",
+    is_flag=True,
+    help="Mask only what patterns find, without a model (see `redact`)",
+)
+@click.option(
     "--dry-run", is_flag=True, help="Say what there is to do, and what is wrong"
 )
 @json_option
@@ -98,6 +117,8 @@ def batch(
     as_they_end: bool,
     errors: Path | None,
     retries: int,
+    redact: bool,
+    patterns_only: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -125,6 +146,8 @@ def batch(
         refuse_given(OF_TEMPLATES, "needs --prompt: whole requests say it themselves")
     else:
         template = _template(prompt, json_schema, system, effort, params)
+        if redact or patterns_only:
+            template = masking(template, services, patterns_only=patterns_only)
     job = BatchJob(
         source=source,
         output=output,

@@ -8,6 +8,7 @@ import click
 from mlx_gptoss.cli.bench_batch import batch
 from mlx_gptoss.cli.bench_decode import decode
 from mlx_gptoss.cli.bench_output import BenchOutput, bench_output, compare
+from mlx_gptoss.cli.bench_redact import redact
 from mlx_gptoss.cli.bench_serve import serve
 from mlx_gptoss.cli.bench_stalls import stalls
 from mlx_gptoss.cli.bench_tables import (
@@ -43,6 +44,7 @@ def bench() -> None:
 bench.add_command(batch)
 bench.add_command(compare)
 bench.add_command(decode)
+bench.add_command(redact)
 bench.add_command(serve)
 bench.add_command(stalls)
 bench.add_command(tune)

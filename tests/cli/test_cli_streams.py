@@ -67,6 +67,7 @@ CALLS = {
     "bench convert": "bench convert --help",
     "bench decode": "bench decode --help",
     "bench experts": "bench experts --help",
+    "bench redact": "bench redact --help",
     "bench make-random": "bench make-random r$$ --size 100kB",
     "bench serve": "bench serve --help",
     "bench stalls": "bench stalls --help",

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -18,7 +19,11 @@ from mlx_gptoss_convert.write.conversion import convert
 from mlx_gptoss_convert.write.outputs import plan_output
 from tests.support.privacy_filters import write_filter
 
-SIZES = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2}
+SIZES: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+}
 
 
 def logits(folder: Path) -> np.ndarray:

@@ -3,11 +3,14 @@
     folder = write_filter(tmp_path, seed=0)                  # of odd sizes, float32
     folder = write_word_filter(tmp_path, {"Alice": "private_person"})
 
+    python -m tests.support.privacy_filters FOLDER 4    # of the real size but 4 layers
+
 The second knows words: attention and experts add nothing, and the head reads each
 token's label from its embedding. Knows numpy, nothing of ours but the vocabulary.
 """
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -194,3 +197,20 @@ def word_vocabulary(words: Iterable[str]) -> str:
     texts = [text for word in words for text in (word, f" {word}")]
     made.train_from_iterator(texts * 4, trainer)
     return made.to_str()
+
+
+REAL_SIZES: dict[str, Any] = {
+    "head_dim": 64,
+    "hidden_size": 640,
+    "intermediate_size": 640,
+    "num_attention_heads": 14,
+    "num_experts_per_tok": 4,
+    "num_key_value_heads": 2,
+    "num_local_experts": 128,
+    "sliding_window": 128,
+    "vocab_size": 8192,  # of 200,064: rows of the embedding are only looked up
+}
+
+if __name__ == "__main__":
+    layers = int(sys.argv[2])
+    write_filter(sys.argv[1], tokenizer=True, num_hidden_layers=layers, **REAL_SIZES)

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,11 @@ from hypothesis import strategies as st
 from mlx_gptoss import Redactor
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import ConfigError, RedactionError
+from mlx_gptoss.workloads.batch import Template
 from mlx_gptoss.workloads.redact import Vault
 from mlx_gptoss.workloads.redact.folders import list_work
 from mlx_gptoss.workloads.redact.labeler import Labeler, pack, read_biases
+from mlx_gptoss.workloads.redact.rows import mask_row
 from mlx_gptoss.workloads.redact.work import redact_document, restore_document
 from tests.support.privacy_filters import write_filter, write_word_filter
 
@@ -272,3 +276,16 @@ def test_a_vocabulary_gives_the_places_of_all_characters(labeler: Labeler) -> No
     assert characters[0, 0] == 0 and characters[-1, 1] == len(text)
     assert (characters[1:, 0] <= characters[:-1, 1]).all()
     assert ids == Tokenizer.encode(labeler._tokenizer, text.replace("\ud800", "\ufffd"))
+
+
+def test_rows_of_a_batch_are_masked_before_they_are_asked_about(
+    redactor: Redactor,
+) -> None:
+    plain = Template("Who wrote {text}?")
+    hidden = replace(plain, mask=partial(mask_row, redactor), masked_by="words")
+    row = {"text": "Ada to Bo", "n": 4111111111111111, "deep": {"who": ["Ada"]}}
+    (message,) = hidden.body(row)["messages"]
+    assert message["content"] == "Who wrote [PERSON_1] to [PERSON_2]?"
+    assert mask_row(redactor, row)["deep"] == {"who": ["[PERSON_1]"]}
+    assert mask_row(redactor, row)["n"] == "[ACCOUNT_NUMBER_1]"
+    assert hidden.digest() != plain.digest()  # another batch is no continuation

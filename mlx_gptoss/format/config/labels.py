@@ -35,7 +35,9 @@ def read_labels(raw: Mapping[str, Any]) -> tuple[str, ...]:
     said = raw.get("id2label")
     if said is None:
         return PUBLISHED
-    named = cast("Mapping[str, object]", said) if isinstance(said, Mapping) else {}
+    named: Mapping[str, object] = {}
+    if isinstance(said, Mapping):
+        named = cast("Mapping[str, object]", said)
     places = [named.get(str(place)) for place in range(min(len(named), MOST_LABELS))]
     labels = tuple(name for name in places if isinstance(name, str) and name)
     if not labels or len(labels) != len(named) or len(set(labels)) != len(labels):

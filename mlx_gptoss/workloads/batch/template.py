@@ -8,7 +8,7 @@ A `{name}` in the prompt is a field of the row; `{{` and `}}` are braces.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from string import Formatter
 from typing import Any
@@ -28,6 +28,8 @@ class Template:
     system: instructions, the same for all rows.
     schema: a JSON schema that answers follow; None for text.
     fields: further fields of the body, such as `temperature`.
+    mask: changes each row first, for example by masking what is private; `masked_by`
+        says how, because answers depend on it.
 
     Raises BatchError for a prompt that is no template.
     """
@@ -36,6 +38,10 @@ class Template:
     system: str | None = None
     schema: Mapping[str, Any] | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    mask: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = field(
+        default=None, compare=False
+    )
+    masked_by: str = ""
 
     def __post_init__(self) -> None:
         _ = self.names  # checks the prompt
@@ -54,6 +60,7 @@ class Template:
 
     def body(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return the body for a row. Raises MissingFieldError."""
+        row = row if self.mask is None else self.mask(row)
         messages = [{"role": "user", "content": self._filled(row)}]
         if self.system:
             messages.insert(0, {"role": "system", "content": self.system})
@@ -67,7 +74,8 @@ class Template:
 
     def digest(self) -> str:
         """Return a digest (hex) of everything an answer depends on."""
-        parts = [self.prompt, self.system, self.schema, self.fields]
+        parts: list[Any] = [self.prompt, self.system, self.schema, self.fields]
+        parts += [self.masked_by] if self.masked_by else []
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def require_columns(self, columns: Iterable[str]) -> None:

@@ -7,7 +7,8 @@ spans.py         spans that cut no character and no number; their union
 patterns.py      what checksums and patterns find
 placeholders.py  `[PERSON_1]`: who is the same; vault.py: the map that is kept
 documents/       text, JSON, JSONL, CSV: what is masked in a file
-folders.py       files and folders in, masked files out
+folders.py       files and folders in, masked files out; work.py: one document
+rows.py          rows of a batch
 """
 
 from mlx_gptoss.workloads.redact.redactor import (
