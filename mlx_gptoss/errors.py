@@ -12,6 +12,7 @@
     ├── ExamplesError       training examples cannot be read or rendered
     ├── BatchError          a file of requests or texts cannot be worked through
     ├── RedactionError      a text cannot be masked, or not be restored
+    ├── PolicyError         a policy or its calibration cannot be read or used
     ├── BusyError           too many requests are waiting: try again later
     ├── AnswerTimeout       an answer did not end within the caller's `timeout`
     ├── AnswerFormatError   an answer does not have the format that was asked for
@@ -108,6 +109,10 @@ class ExamplesError(GptOssError):
             stopped = ", and reading stopped there" if more else ""
             text = f"{len(self.mistakes)} mistakes in the examples{stopped}:\n{text}"
         super().__init__(text)
+
+
+class PolicyError(GptOssError):
+    """A policy to classify by, or its calibration, cannot be read or used."""
 
 
 class BatchError(GptOssError):

@@ -60,6 +60,9 @@ COMMANDS = {
     "unredact": LazyCommand(
         "mlx_gptoss.cli.redact", "unredact", "Put back what `redact` masked"
     ),
+    "classify": LazyCommand(
+        "mlx_gptoss.cli.classify", "classify", "Judge texts by a policy of one's own"
+    ),
     "merge": LazyCommand(
         "mlx_gptoss_convert.cli.merge", "merge_command", "Merge an adapter into a model"
     ),

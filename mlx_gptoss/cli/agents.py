@@ -19,6 +19,7 @@ from mlx_gptoss.files import user_home
 
 if TYPE_CHECKING:
     from mlx_gptoss.diagnostics.agents.cases import CaseResult
+    from mlx_gptoss.diagnostics.agents.injection import InjectionResult
     from mlx_gptoss.diagnostics.agents.setup import FileChange
     from mlx_gptoss.diagnostics.agents.steps import StepResult
     from mlx_gptoss.diagnostics.http_client import HttpClient
@@ -171,6 +172,11 @@ def _served_model(client: "HttpClient") -> str:
     is_flag=True,
     help="Also run 30 tool-calling cases through chat and responses, and score them",
 )
+@click.option(
+    "--injection",
+    is_flag=True,
+    help="Also count how often the model follows orders in texts that it only reads",
+)
 @json_option
 @click.pass_context
 def check(
@@ -181,6 +187,7 @@ def check(
     model: str | None,
     ready_file: Path | None,
     cases: bool,
+    injection: bool,
     as_json: bool,
 ) -> None:
     """Test a running server the way agents use it.
@@ -207,11 +214,14 @@ def check(
     failed = sum(not outcome.passed for outcome in outcomes)
     note(f"{len(outcomes) - failed} of {len(outcomes)} steps passed, with {chosen}")
     ran = _run_cases(client, chosen, quiet=as_json) if cases else []
+    tried = _run_injections(client, chosen, quiet=as_json) if injection else []
     if as_json:
-        click.echo(_as_json(client, chosen, outcomes, ran))
+        click.echo(_as_json(client, chosen, outcomes, ran, tried))
     elif ran:
         click.echo(_summary(ran))
-    if failed or any(one.error for one in ran):
+    if tried and not as_json:
+        click.echo(_injection_summary(tried))
+    if failed or any(one.error for one in (*ran, *tried)):
         ctx.exit(1)
 
 
@@ -224,6 +234,38 @@ def _run_cases(client: "HttpClient", model: str, *, quiet: bool) -> "list[CaseRe
         if not quiet:
             click.echo(_case_line(one))
     return ran
+
+
+def _run_injections(
+    client: "HttpClient", model: str, *, quiet: bool
+) -> "list[InjectionResult]":
+    from mlx_gptoss.diagnostics.agents.injection import read_attempts, run_injections
+
+    tried = []
+    for one in run_injections(client, model, read_attempts()):
+        tried.append(one)
+        if not quiet:
+            if one.error:
+                mark, text = "FAILED", one.error
+            else:
+                mark, text = "obeyed" if one.obeyed else "-", _cut(one.answer.strip())
+            click.echo(f"{mark:6}  {one.place:9}  {one.attempt.name:29}  {text}")
+    return tried
+
+
+def _injection_summary(tried: "Sequence[InjectionResult]") -> str:
+    """Say how often the model followed an order that it only read, by its place."""
+    lines = ["", f"{'':9}  followed  answered all the same"]
+    for place in dict.fromkeys(one.place for one in tried):
+        there = [one for one in tried if one.place == place]
+        obeyed, answered = (
+            sum(getattr(one, name) for one in there) for name in ("obeyed", "answered")
+        )
+        count = len(there)
+        lines.append(
+            f"{place:9}  {f'{obeyed}/{count}':>8}  {f'{answered}/{count}':>21}"
+        )
+    return "\n".join(lines)
 
 
 def _case_line(ran: "CaseResult") -> str:
@@ -270,6 +312,7 @@ def _as_json(
     model: str,
     outcomes: "Sequence[StepResult]",
     ran: "Sequence[CaseResult]",
+    tried: "Sequence[InjectionResult]",
 ) -> str:
     steps = [
         {
@@ -295,5 +338,17 @@ def _as_json(
         }
         for one in ran
     ]
+    injections = [
+        {
+            "attempt": one.attempt.name,
+            "place": one.place,
+            "fault": one.error,
+            "followed": one.obeyed,
+            "answered": one.answered,
+            "answer": one.answer,
+        }
+        for one in tried
+    ]
     facts = {"url": client.url, "model": model, "steps": steps, "cases": cases}
+    facts["injections"] = injections
     return json.dumps(facts, indent=2, ensure_ascii=False)

@@ -53,6 +53,13 @@ POSITIVE = click.IntRange(min=1)
     help="Rows at a time, and requests at a time to the peer",
 )
 @click.option(
+    "--peer-seconds",
+    metavar="SECONDS",
+    type=click.FloatRange(min=1),
+    help="Ask the peer for no more rows after this time; its rate is that of the rows "
+    "done [default: all rows]",
+)
+@click.option(
     "--rounds",
     type=POSITIVE,
     default=3,
@@ -91,7 +98,7 @@ def batch(
 
 def batch_table(found: Any) -> str:
     """Return one row per side, and the ratio."""
-    head = ["", "all rows", "rows", "answers", "cached", "memory, early and late"]
+    head = ["", "rows", "time", "rate", "answers", "cached", "memory, early and late"]
     rows = [head]
     for each in found.columns:
         if each.failure:
@@ -104,6 +111,7 @@ def batch_table(found: Any) -> str:
         rows.append(
             [
                 each.name,
+                f"{each.rows:,}",
                 f"{each.seconds:.1f} s",
                 f"{each.rows_per_second:.2f}/s",
                 f"{each.tokens_per_second:,.0f} tok/s",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlx_gptoss.cli import INTERRUPTED
+from mlx_gptoss.cli.named_files import calibration_files, named_file
 from mlx_gptoss.cli.options import adapter_option, takes_load_options
 from mlx_gptoss.cli.serve_options import takes_serve_options
 from mlx_gptoss.cli.serve_setup import (
@@ -73,6 +74,7 @@ def serve(
     batch = batch_limits(given["parallel"], given["queue"], given["fairness"])
     options = replace(options, harmony=True, batch=batch)
     settings, place = settings_of(**given), place_of(**given)
+    policies = policies_of(**given)
     sources = sources_of(models, options, services, given["adapter_folder"])
     listening = listen(place)
     os.umask(OWNER_ONLY)
@@ -85,8 +87,16 @@ def serve(
     )
     redactor = redactor_of(services, options, given["redact_model"])
     first = sources[0]
+    judge = first.name
+    if policies is not None:
+        judge = policies.model or first.name
+        if judge not in served.names:
+            raise click.UsageError(f"--policy-model {judge}: no model has that name")
     if not given["lazy"]:
-        served.adopt(first.name, first.load())
+        runtime = first.load()
+        served.adopt(first.name, runtime)
+        if policies is not None and judge == first.name:
+            policies.load_calibrations(runtime)
     ready = {"token": settings.api_key, "model": first.name}
     again = served.refresh_adapters if given["adapter_folder"] else None
     others = replace(options, adapters=())  # adapters belong to the first model
@@ -102,7 +112,7 @@ def serve(
         ) as page,
         registered(listening_url(listening), [one.name for one in sources]),
     ):
-        app = create_app(served, settings, page, redactor=redactor)
+        app = create_app(served, settings, page, policies=policies, redactor=redactor)
         service, shown = app.state.service, show_link(page, browse=browse)
         sockets = socket_options(
             settings.limits, service.body_budget, place.write_seconds
@@ -164,6 +174,37 @@ def settings_of(
         ollama=not given["no_ollama"],
         store=None if no_store else config_folder() / STORE,
     )
+
+
+def policies_of(
+    *,
+    policies: tuple[str, ...],
+    guards: tuple[tuple[str, str], ...],
+    policy_model: str | None,
+    calibrations: tuple[str, ...],
+    **_: Any,
+) -> Any:
+    """Return the policies of the server; None if it has none."""
+    from mlx_gptoss.server.policies import ServedPolicies
+    from mlx_gptoss.workloads.classify.policy import read_policy
+
+    read = [read_policy(path, name=name) for name, path in map(named_file, policies)]
+    found = {policy.name: policy for policy in read}
+    if len(found) < len(read):
+        raise click.UsageError("two policies have one name: write --policy NAME=FILE")
+    for name in (guarded for _part, guarded in guards):
+        if name not in found:
+            raise click.UsageError(
+                f"--guard input {name}: there is no such policy: add --policy "
+                f"{name}=FILE"
+            )
+    if not found:
+        if policy_model is not None or calibrations:
+            raise click.UsageError("give --policy, too: there is nothing to judge by")
+        return None
+    names = tuple(dict.fromkeys(guarded for _part, guarded in guards))
+    fits = calibration_files(calibrations, list(found))
+    return ServedPolicies(found, names, policy_model, fits)
 
 
 def place_of(

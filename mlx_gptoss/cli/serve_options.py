@@ -171,6 +171,36 @@ ANSWER_OPTIONS = (
         help="Do not cut text that repeats itself",
     ),
 )
+POLICY_OPTIONS = (
+    click.option(
+        "--policy",
+        "policies",
+        metavar="[NAME=]FILE",
+        multiple=True,
+        help="Judge texts by this policy, at /v1/moderations; may be repeated (see "
+        "`classify`)",
+    ),
+    click.option(
+        "--guard",
+        "guards",
+        metavar="input NAME",
+        type=(click.Choice(["input"]), str),
+        multiple=True,
+        help="Refuse requests that the policy NAME flags",
+    ),
+    click.option(
+        "--calibration",
+        "calibrations",
+        metavar="[NAME=]FILE",
+        multiple=True,
+        help="Use what `classify --calibrate` wrote for the policy NAME",
+    ),
+    click.option(
+        "--policy-model",
+        metavar="NAME",
+        help="The model that judges, one of those served [default: the first]",
+    ),
+)
 STORAGE_OPTIONS = (
     click.option(
         "--no-store", is_flag=True, help="Store nothing about requests on disk"
@@ -188,7 +218,11 @@ STORAGE_OPTIONS = (
 def takes_serve_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add all options of `serve` to a command."""
     for option in reversed(
-        LISTEN_OPTIONS + ACCESS_OPTIONS + ANSWER_OPTIONS + STORAGE_OPTIONS
+        LISTEN_OPTIONS
+        + ACCESS_OPTIONS
+        + ANSWER_OPTIONS
+        + POLICY_OPTIONS
+        + STORAGE_OPTIONS
     ):
         function = option(function)
     return function

@@ -7,6 +7,7 @@ finish reason:
     tool_calls   the model called a tool and waits for the result (`<|call|>`)
     length       `max_tokens`, the end of the context, or repeating text that was cut
     cancelled    never on a Step, only in Statistics: the caller stopped generation
+    content_filter  of an answer that a guard refused: nothing was generated
 """
 
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 
 STOP, TOOL_CALLS, LENGTH, CANCELLED = "stop", "tool_calls", "length", "cancelled"
+CONTENT_FILTER = "content_filter"
 # Finish details of an answer that ended because its text repeated itself.
 FINAL_LOOP, CALL_LOOP = "final_loop", "call_loop"
 UNENFORCED = "unbound"  # finish detail: a schema was given up before the end

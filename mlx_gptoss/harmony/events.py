@@ -40,6 +40,13 @@ class Answer(Event):
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """Why there is no answer: a guard refused the request, not the model."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class OtherText:
     """A piece of a message by another role than the assistant, made up by the model."""
 
@@ -139,6 +146,7 @@ ParserEvent = (
     Reasoning
     | Preamble
     | Answer
+    | Refusal
     | OtherText
     | ToolCallStarted
     | ToolCallDelta

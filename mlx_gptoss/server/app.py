@@ -8,6 +8,7 @@ Runs under any ASGI server; process.py runs it under uvicorn.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 from fastapi import Depends, FastAPI
@@ -29,11 +30,12 @@ from mlx_gptoss.api.ignored import IGNORED_HEADER as IGNORED
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.server.batches.files import FileStore
-from mlx_gptoss.server.batches.worker import BatchWorker
+from mlx_gptoss.server.batches.worker import BatchWorker, held_bytes
 from mlx_gptoss.server.body_errors import unreadable_body
 from mlx_gptoss.server.content_encoding import UndecodableBodyError
 from mlx_gptoss.server.guard import Guard
 from mlx_gptoss.server.models import Models
+from mlx_gptoss.server.policies import ServedPolicies
 from mlx_gptoss.server.redactor import ServedRedactor
 from mlx_gptoss.server.responses.registry import ResponseRegistry
 from mlx_gptoss.server.responses.store import open_store
@@ -49,6 +51,7 @@ from mlx_gptoss.server.routes import (
     messages,
     metrics,
     models,
+    moderations,
     ollama,
     ollama_models,
     redact,
@@ -69,6 +72,7 @@ ROUTERS = (
     messages.router,
     files.router,
     batches.router,
+    moderations.router,
     redact.router,
     tokens.router,
     models.router,
@@ -103,21 +107,27 @@ def create_app(
     page: WebPage | None = None,
     *,
     redactor: ServedRedactor | None = None,
+    policies: ServedPolicies | None = None,
 ) -> FastAPI:
-    """Create the app. It closes `models`, the page and the redactor at shutdown."""
+    """Create the app. It closes `models`, the page and the redactor at shutdown.
+
+    `policies` judge texts for `/v1/moderations`, and guard what comes in.
+    """
     settings = settings or ServerSettings()
     service = Service(
         models,
         settings,
         ResponseRegistry(open_store(settings)),
-        batches=open_batches(models, settings),
+        batches=open_batches(models, settings, policies),
         redactor=redactor,
+        policies=policies,
     )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         watching = asyncio.create_task(models.unload_idle())
         if page is not None:
+            page.policies = policies
             page.start(service.drain)
         if service.batches is not None:
             service.batches.start()
@@ -176,12 +186,15 @@ def create_app(
     return app
 
 
-def open_batches(models: Models, settings: ServerSettings) -> BatchWorker | None:
+def open_batches(
+    models: Models, settings: ServerSettings, policies: ServedPolicies | None = None
+) -> BatchWorker | None:
     """Open the files and batches of a server's store; None if it has none."""
     if settings.store is None:
         return None
-    store = FileStore(settings.store / "files")
-    return BatchWorker(settings.store / "batches", models, store, settings)
+    folder = settings.store / "batches"
+    store = FileStore(settings.store / "files", held=partial(held_bytes, folder))
+    return BatchWorker(folder, models, store, settings, policies)
 
 
 def error_reply(request: Request, error: BaseException) -> Response:

@@ -16,6 +16,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Coroutine,
+    Iterable,
     Mapping,
     Sequence,
 )
@@ -35,6 +36,7 @@ from mlx_gptoss.api.prompt import (
     prefill_next_prompt,
     prepare_prompts,
 )
+from mlx_gptoss.api.refused import RefusedAnswer, incoming_texts
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.api.wire import ReplyModel
 from mlx_gptoss.chat.reasoning_memory import ReasoningMemory
@@ -46,6 +48,7 @@ from mlx_gptoss.server.body_budget import BodyBudget
 from mlx_gptoss.server.drain import Drain
 from mlx_gptoss.server.metrics import Metrics
 from mlx_gptoss.server.models import Models
+from mlx_gptoss.server.policies import ServedPolicies
 from mlx_gptoss.server.redactor import ServedRedactor
 from mlx_gptoss.server.responses.registry import ResponseRegistry
 from mlx_gptoss.server.stream import (
@@ -135,6 +138,7 @@ class Service:
     pools: ThreadPools = field(default_factory=ThreadPools)
     batches: BatchWorker | None = None
     redactor: ServedRedactor | None = None
+    policies: ServedPolicies | None = None
     metrics: Metrics = field(init=False)
     body_budget: BodyBudget = field(init=False)
 
@@ -170,8 +174,19 @@ class Service:
                 max_entries=self.settings.limits.prompt_logprobs,
             )
 
-        job = await while_connected(request, self._start(model, prompts))
-        return replace(job, _conversation=made[0])
+        async def start() -> Job:
+            if self._guarded:
+                async with self.models.lease(self.models.resolve(model).model) as one:
+                    read = await self.pools.run(size, make_request, one)
+                refused = await self._refused(
+                    model, incoming_texts(read.conversation), read.choices
+                )
+                if refused is not None:
+                    return replace(refused, _conversation=read)
+            job = await self._start(model, prompts)
+            return replace(job, _conversation=made[0])
+
+        return await while_connected(request, start())
 
     async def start_prompts(
         self,
@@ -181,7 +196,18 @@ class Service:
     ) -> Job:
         """Lease a model and start the prompts that `make` returns, in a thread."""
         prompts = partial(self.pools.run, self.body_size(request), make)
-        return await while_connected(request, self._start(model, prompts))
+
+        async def start() -> Job:
+            if self._guarded:
+                async with self.models.lease(self.models.resolve(model).model) as one:
+                    read = await prompts(one)
+                    texts = [one.tokenizer.decode(prompt.ids) for prompt in read]
+                refused = await self._refused(model, dict.fromkeys(texts), len(read))
+                if refused is not None:
+                    return refused
+            return await self._start(model, prompts)
+
+        return await while_connected(request, start())
 
     async def inspect(
         self,
@@ -282,6 +308,39 @@ class Service:
             kept = stack.pop_all()
             return Job(choice.name, runtime, turns, kept, started, load_seconds)
         raise AssertionError("unreachable")
+
+    @property
+    def _guarded(self) -> bool:
+        return self.policies is not None and bool(self.policies.guards)
+
+    async def _refused(
+        self, model: str | None, texts: Iterable[str], choices: int
+    ) -> Job | None:
+        """Return a job whose answers say that a guard refused one of some texts.
+
+        None if they pass. The model that judges may need the place of the one that
+        answers, so no other is leased meanwhile.
+        """
+        assert self.policies is not None
+        if (refusal := self.drain.refusal()) is not None:
+            raise refusal
+        choice, started = self.models.resolve(model), time.monotonic()
+        found = await self.policies.refusal(self.models, texts)
+        if found is None:
+            return None
+        async with AsyncExitStack() as stack:
+            runtime = await stack.enter_async_context(self.models.lease(choice.model))
+            answers = [RefusedAnswer(runtime, found.message) for _ in range(choices)]
+            return Job(choice.name, runtime, answers, stack.pop_all(), started, 0.0)
+        raise AssertionError("unreachable")
+
+    def require_policies(self) -> ServedPolicies:
+        """Return the policies of this server. Raises ApiError where it has none."""
+        if self.policies is None:
+            raise bad_request(
+                "this server has no policies: start it with `--policy NAME=FILE`"
+            )
+        return self.policies
 
     def require_batches(self) -> BatchWorker:
         """Return the worker of batches. Raises ApiError where nothing is stored."""

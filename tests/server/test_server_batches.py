@@ -7,6 +7,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from mlx_gptoss.api.batches.wire import BatchCreation, BatchObject
 from mlx_gptoss.api.errors import ApiError
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.server.batches.files import FileStore
-from mlx_gptoss.server.batches.worker import BatchWorker
+from mlx_gptoss.server.batches.files import KEPT_SECONDS, FileStore
+from mlx_gptoss.server.batches.records import Records
+from mlx_gptoss.server.batches.worker import BatchWorker, held_bytes
 from mlx_gptoss.server.models import Models
 from tests.support.echoing import echoing
 from tests.support.live import live
@@ -278,3 +280,45 @@ def test_a_batch_that_was_being_finished_is_finished(tmp_path: Path) -> None:
         again = ended(client, batch.id)
         assert again.status == "completed"
         assert content(lines_of(client, again.output_file_id)[0]) == "first"
+
+
+def test_records_of_ended_batches_expire(tmp_path: Path) -> None:
+    worker = BatchWorker(
+        tmp_path, Models([]), FileStore(tmp_path / "files"), ServerSettings()
+    )
+    now = int(time.time())
+    long_ago = now - KEPT_SECONDS - 1
+
+    def record(number: int, **fields: Any) -> BatchObject:
+        id = f"batch_{number:024x}"
+        fields = {"created_at": long_ago} | fields
+        made = BatchObject(id=id, endpoint="x", input_file_id="y", **fields)
+        Records(tmp_path, BatchObject).save(made)
+        return made
+
+    record(1, status="completed", completed_at=long_ago)
+    record(2, status="failed", failed_at=long_ago)
+    record(3, status="cancelled", cancelled_at=long_ago)
+    kept = {
+        record(4, status="completed", completed_at=now).id,
+        record(5, status="in_progress").id,
+    }
+    assert {one.id for one in asyncio.run(worker.list())} == kept
+    assert {path.stem for path in tmp_path.glob("*.json")} == kept
+    with pytest.raises(ApiError, match="there is no batch"):
+        asyncio.run(worker.get(f"batch_{1:024x}"))
+
+
+def test_a_deleted_input_of_a_waiting_batch_counts_as_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "batches"
+    store = FileStore(tmp_path / "files", quota=100, held=partial(held_bytes, folder))
+    worker = BatchWorker(folder, Models([]), store, ServerSettings())
+    given = store.add("in.jsonl", "batch", [b"x" * 80])
+    creation = BatchCreation(input_file_id=given.id, endpoint="/v1/chat/completions")
+    asyncio.run(worker.create(creation))
+    assert held_bytes(folder) == 0  # it counts once
+    store.remove(given.id)
+    assert held_bytes(folder) == 80
+    with pytest.raises(ApiError, match="would exceed"):
+        store.add("more.jsonl", "batch", [b"x" * 21])
+    store.add("more.jsonl", "batch", [b"x" * 20])

@@ -14,6 +14,7 @@ from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.app import create_app
 from mlx_gptoss.server.models import Models
+from mlx_gptoss.server.policies import ServedPolicies
 from mlx_gptoss.server.service import Service
 from mlx_gptoss.server.socket_connection import socket_options
 
@@ -57,12 +58,13 @@ def live(
     around: Callable[[Any], Any] = lambda app: app,
     *,
     name: str = "demo",
+    policies: ServedPolicies | None = None,
 ) -> Iterator[Live]:
     """Serve `runtime` at a free port of loopback; at the end it is closed, too.
 
     What `around` makes of the app hears all that is sent.
     """
-    app = create_app(Models.of(runtime, name), settings)
+    app = create_app(Models.of(runtime, name), settings, policies=policies)
     config = uvicorn.Config(
         around(app),
         port=0,

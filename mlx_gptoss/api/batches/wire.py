@@ -82,6 +82,12 @@ class BatchObject(ReplyModel):
     def ended(self) -> bool:
         return self.status in ENDED
 
+    @property
+    def ended_at(self) -> int:
+        """When it ended; when it was created where that is not known."""
+        times = (self.completed_at, self.failed_at, self.cancelled_at)
+        return next((one for one in times if one is not None), self.created_at)
+
 
 class BatchList(ReplyModel):
     object: Literal["list"] = "list"

@@ -16,7 +16,13 @@ from mlx_gptoss.api.settings import BOTH, REASONING, REASONING_CONTENT, ServerSe
 from mlx_gptoss.api.usage import sum_usage
 from mlx_gptoss.api.wire import CompletionUsage, StreamedProgress
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
-from mlx_gptoss.engine.outputs import LENGTH, STOP, TOOL_CALLS, Step
+from mlx_gptoss.engine.outputs import (
+    CONTENT_FILTER,
+    LENGTH,
+    STOP,
+    TOOL_CALLS,
+    Step,
+)
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.content_parts import PARAGRAPH_BREAK
 from mlx_gptoss.harmony.events import (
@@ -24,6 +30,7 @@ from mlx_gptoss.harmony.events import (
     ParserEvent,
     Preamble,
     Reasoning,
+    Refusal,
     ToolCall,
     ToolCallDelta,
     ToolCallFailed,
@@ -32,7 +39,7 @@ from mlx_gptoss.harmony.events import (
 
 HIDDEN = "hidden"
 JSON_CLOSERS = " \t\r\n]}"  # characters that a JSON object may end with
-FINISH_REASONS = {STOP: STOP, TOOL_CALLS: TOOL_CALLS, LENGTH: LENGTH}
+FINISH_REASONS = {one: one for one in (STOP, TOOL_CALLS, LENGTH, CONTENT_FILTER)}
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,7 @@ class ChatChoiceBuilder:
         self._calls: dict[str, wire.ChatToolCall] = {}
         self._arguments: dict[str, StreamedArguments] = {}
         self._steps: list[Step] = []
+        self._refusal: str | None = None
 
     def add(
         self, token: ParsedToken
@@ -160,6 +168,9 @@ class ChatChoiceBuilder:
                 return [wire.ChatDelta(**fields)] if fields else []
             case Preamble(text) | Answer(text):
                 return [wire.ChatDelta(content=self._content.add(text, type(event)))]
+            case Refusal(text):
+                self._refusal = text
+                return [wire.ChatDelta(refusal=text)]
             case ToolCallStarted(call_id, name):
                 function = wire.ChatFunctionCall(name=name, arguments="")
                 self._calls[call_id] = wire.ChatToolCall(
@@ -203,12 +214,13 @@ class ChatChoiceBuilder:
     def message(self) -> wire.ChatReplyMessage:
         reasoning, content = self._reasoning.text, self._content.text
         optional = self._reasoning_fields(reasoning) if reasoning else {}
+        omitted = self._calls or self._refusal is not None
         if self._calls:
             optional["tool_calls"] = list(self._calls.values())
         return wire.ChatReplyMessage(
             role="assistant",
-            content=content if content or not self._calls else None,
-            refusal=None,
+            content=content if content or not omitted else None,
+            refusal=self._refusal,
             annotations=[],
             **optional,
         )

@@ -26,7 +26,7 @@ from mlx_gptoss.api.wire import (
     TokenLogprob,
 )
 
-FinishReason = Literal["stop", "length", "tool_calls"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class ChatContentPart(RequestModel):
@@ -141,7 +141,7 @@ class ChatToolCall(ReplyModel):
 class ChatReplyMessage(ReplyModel):
     role: Literal["assistant"]
     content: str | None
-    refusal: None = None
+    refusal: str | None = None
     annotations: list[JsonObject]
     reasoning: str | None = None
     reasoning_content: str | None = None
@@ -184,6 +184,7 @@ class ChatToolCallDelta(ReplyModel):
 class ChatDelta(ReplyModel):
     role: Literal["assistant"] | None = None
     content: str | None = None
+    refusal: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[ChatToolCallDelta] | None = None

@@ -15,7 +15,7 @@ from mlx_gptoss.api.reply_parser import ParsedToken
 from mlx_gptoss.api.usage import sum_usage
 from mlx_gptoss.api.wire import CompletionUsage, StreamedProgress
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
-from mlx_gptoss.engine.outputs import LENGTH, STOP
+from mlx_gptoss.engine.outputs import CONTENT_FILTER, LENGTH, STOP
 from mlx_gptoss.engine.raw_text import TextParser
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.events import Answer, ParserEvent
@@ -261,5 +261,5 @@ def _chunk_choice(
 
 
 def finish_reason(reason: str) -> Any:
-    """Return `stop`, or `length` for everything that was cut."""
-    return STOP if reason == STOP else LENGTH
+    """Return `stop`, `content_filter`, or `length` for everything that was cut."""
+    return reason if reason in (STOP, CONTENT_FILTER) else LENGTH

@@ -71,7 +71,7 @@ class CompletionChoice(ReplyModel):
     index: int
     text: str
     logprobs: CompletionLogprobs | None
-    finish_reason: Literal["stop", "length"] | None
+    finish_reason: Literal["stop", "length", "content_filter"] | None
     prompt_logprobs: list[dict[str, JsonObject] | None] | None = None
 
 

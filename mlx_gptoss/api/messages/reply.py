@@ -19,13 +19,14 @@ from mlx_gptoss.api.ids import new_id
 from mlx_gptoss.api.messages import wire
 from mlx_gptoss.api.sealed import seal
 from mlx_gptoss.api.wire import StreamedProgress, StreamEvent
-from mlx_gptoss.engine.outputs import STOP, TOOL_CALLS
+from mlx_gptoss.engine.outputs import CONTENT_FILTER, STOP, TOOL_CALLS
 from mlx_gptoss.harmony.events import (
     Answer,
     MessageEnded,
     ParserEvent,
     Preamble,
     Reasoning,
+    Refusal,
     ToolCall,
     ToolCallDelta,
     ToolCallFailed,
@@ -79,6 +80,8 @@ class MessageBuilder:
                     out += self._begin_block(wire.TextBlock(text=""), type(event))
                     out += self._delta("text_delta", text=text)
                     self._pieces.append(text)
+                case Refusal(text):
+                    self.reply.stop_details = wire.RefusalDetails(explanation=text)
                 case ToolCallDelta():
                     out += self._ping()
                 case ToolCallFailed(cut_off=True):
@@ -180,6 +183,8 @@ def stop_reason(answer: AnswerStream) -> wire.StopReason:
     """Return the `stop_reason` of a finished answer."""
     if answer.finish_reason == TOOL_CALLS:
         return "tool_use"
+    if answer.finish_reason == CONTENT_FILTER:
+        return "refusal"
     if answer.finish_reason == STOP:
         return "end_turn" if answer.parser.stop_string is None else "stop_sequence"
     limit, used = answer.prompt.params.max_tokens, answer.usage.completion_tokens

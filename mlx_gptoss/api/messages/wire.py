@@ -35,6 +35,7 @@ StopReason = Literal[
     "stop_sequence",
     "tool_use",
     "model_context_window_exceeded",
+    "refusal",
 ]
 BlockContent = str | FailFastList[JsonObject]
 
@@ -166,6 +167,14 @@ class MessagesUsage(MessageDeltaUsage):
     service_tier: Literal["standard"] = "standard"
 
 
+class RefusalDetails(ReplyModel):
+    """Why a request was refused; Anthropic's categories do not fit a policy's own."""
+
+    type: Literal["refusal"] = "refusal"
+    category: None = None
+    explanation: str
+
+
 class MessagesReply(ReplyModel):
     id: str
     type: Literal["message"] = "message"
@@ -174,7 +183,7 @@ class MessagesReply(ReplyModel):
     content: list[ContentBlock]
     stop_reason: StopReason | None = None
     stop_sequence: str | None = None
-    stop_details: None = None
+    stop_details: RefusalDetails | None = None
     container: None = None
     usage: MessagesUsage
 

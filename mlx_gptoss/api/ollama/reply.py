@@ -20,12 +20,19 @@ from mlx_gptoss.api.ollama.durations import nanoseconds, timestamp
 from mlx_gptoss.api.reply_parser import ParsedToken
 from mlx_gptoss.api.wire import JsonObject, StreamedProgress
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
-from mlx_gptoss.engine.outputs import LENGTH, STOP, TOOL_CALLS, Step
+from mlx_gptoss.engine.outputs import (
+    CONTENT_FILTER,
+    LENGTH,
+    STOP,
+    TOOL_CALLS,
+    Step,
+)
 from mlx_gptoss.harmony.events import (
     Answer,
     ParserEvent,
     Preamble,
     Reasoning,
+    Refusal,
     ToolCall,
     ToolCallFailed,
 )
@@ -121,7 +128,7 @@ class OllamaReplyBuilder:
         match event:
             case Reasoning(text):
                 piece.thinking += self._thinking.add(text, Reasoning)
-            case Preamble(text) | Answer(text):
+            case Preamble(text) | Answer(text) | Refusal(text):
                 piece.text += self._text.add(text, type(event))
             case ToolCallFailed(cut_off=True):
                 pass  # clients run every call they get
@@ -210,4 +217,6 @@ def context_ids(answer: AnswerStream, options: OllamaReplyOptions) -> list[int]:
 
 def done_reason(reason: str) -> str:
     """Return `stop`, also behind calls, or `length` for everything that was cut."""
+    if reason == CONTENT_FILTER:
+        return CONTENT_FILTER
     return STOP if reason in (STOP, TOOL_CALLS) else LENGTH

@@ -203,7 +203,9 @@ class OllamaReply(ReplyModel):
     model: str
     created_at: str
     done: bool
-    done_reason: Literal["stop", "length", "load", "unload"] | None = None
+    done_reason: (
+        Literal["stop", "length", "load", "unload", "content_filter"] | None
+    ) = None
     total_duration: int | None = None
     load_duration: int | None = None
     prompt_eval_count: int | None = None

@@ -13,9 +13,9 @@ has no final event and is not an item of the response.
 """
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from mlx_gptoss.api.errors import ApiError
 from mlx_gptoss.api.generation import TokenCounts
@@ -27,6 +27,7 @@ from mlx_gptoss.api.responses.reply_items import (
     StreamedItem,
     StreamedMessage,
     StreamedReasoning,
+    StreamedRefusal,
 )
 from mlx_gptoss.api.responses.tool_names import ToolNames
 from mlx_gptoss.api.settings import OPENAI
@@ -36,7 +37,7 @@ from mlx_gptoss.api.wire import (
     StreamEvent,
     TokenLogprob,
 )
-from mlx_gptoss.engine.outputs import CANCELLED, LENGTH
+from mlx_gptoss.engine.outputs import CANCELLED, CONTENT_FILTER, LENGTH
 from mlx_gptoss.engine.prompt_progress import PromptProgress
 from mlx_gptoss.harmony.events import (
     Answer,
@@ -44,12 +45,18 @@ from mlx_gptoss.harmony.events import (
     ParserEvent,
     Preamble,
     Reasoning,
+    Refusal,
     ToolCall,
     ToolCallDelta,
     ToolCallFailed,
     ToolCallStarted,
 )
 from mlx_gptoss.harmony.messages import Message
+
+CUT_REASONS: Mapping[str, Literal["max_output_tokens", "content_filter"]] = {
+    LENGTH: "max_output_tokens",
+    CONTENT_FILTER: "content_filter",
+}
 
 
 class ResponseBuilder:
@@ -108,6 +115,10 @@ class ResponseBuilder:
                 case Reasoning(text) | Preamble(text) | Answer(text):
                     out += self._text(type(event), text, logprobs)
                     logprobs = ()
+                case Refusal(text):
+                    out += self._close(complete=True)
+                    refusal = StreamedRefusal(self._item_event(), text)
+                    out += self._begin(refusal) + self._close(complete=True)
                 case ToolCallStarted(call_id, name):
                     out += self._begin_call(call_id, name)
                 case ToolCallDelta(_, text) if isinstance(self._open, StreamedCall):
@@ -137,10 +148,10 @@ class ResponseBuilder:
         reply = self.reply
         reply.usage = response_usage(usage)
         reply.finish_details = list(details)
-        if reason == LENGTH:
+        if reason in CUT_REASONS:
             reply.status = "incomplete"
             reply.incomplete_details = wire.IncompleteDetails(
-                reason="max_output_tokens"
+                reason=CUT_REASONS[reason]
             )
         else:
             reply.status = "cancelled" if reason == CANCELLED else "completed"

@@ -19,7 +19,7 @@ from mlx_gptoss.api.responses.tool_names import ToolOrigin
 from mlx_gptoss.api.sealed import seal
 from mlx_gptoss.api.settings import OPEN_RESPONSES, OPENAI
 from mlx_gptoss.api.wire import StreamEvent, TokenLogprob
-from mlx_gptoss.harmony.events import Preamble, Reasoning
+from mlx_gptoss.harmony.events import Preamble, Reasoning, Refusal
 
 MakeEvent = Callable[..., StreamEvent]
 ID_BYTES = 24
@@ -147,6 +147,43 @@ class StreamedMessage:
         return self._event(name, item_id=self.item.id, content_index=0, **fields)
 
 
+class StreamedRefusal:
+    """A message that says why there is no answer; it comes as a whole."""
+
+    kind = Refusal
+
+    def __init__(self, event: MakeEvent, text: str) -> None:
+        self._part = wire.OutputRefusal(refusal=text)
+        self.item = wire.MessageItem(
+            id=new_id("msg"), status="in_progress", phase="final_answer", content=[]
+        )
+        self._event = event
+
+    def begin(self) -> list[StreamEvent]:
+        empty = wire.OutputRefusal(refusal="").model_dump()
+        return [
+            self._event(ADDED, item=self.item.model_dump()),
+            self._part_event("response.content_part.added", part=empty),
+        ]
+
+    def delta(self, text: str, logprobs: Sequence[object] = ()) -> list[StreamEvent]:
+        return [self._part_event("response.refusal.delta", delta=text)]
+
+    def end(self, *, complete: bool) -> list[StreamEvent]:
+        text, part = self._part.refusal, self._part.model_dump()
+        self.item.content = [self._part]
+        self.item.status = "completed" if complete else "incomplete"
+        return [
+            *self.delta(text),
+            self._part_event("response.refusal.done", refusal=text),
+            self._part_event("response.content_part.done", part=part),
+            self._event(DONE, item=self.item.model_dump()),
+        ]
+
+    def _part_event(self, name: str, **fields: Any) -> StreamEvent:
+        return self._event(name, item_id=self.item.id, content_index=0, **fields)
+
+
 class StreamedCall:
     """The item of a call of a function, a custom tool, or the tool search.
 
@@ -224,7 +261,7 @@ class StreamedCall:
         return self._event(name, item_id=self.item.id, delta=text)
 
 
-StreamedItem = StreamedReasoning | StreamedMessage | StreamedCall
+StreamedItem = StreamedReasoning | StreamedMessage | StreamedRefusal | StreamedCall
 
 
 def parse_arguments(text: str) -> Any:

@@ -152,6 +152,11 @@ class OutputText(ReplyModel):
     logprobs: list[TokenLogprob]
 
 
+class OutputRefusal(ReplyModel):
+    type: Literal["refusal"] = "refusal"
+    refusal: str
+
+
 class MessageItem(ReplyModel):
     """Text for the user: a preamble to calls (`commentary`), or the answer."""
 
@@ -160,7 +165,7 @@ class MessageItem(ReplyModel):
     status: ItemStatus
     role: Literal["assistant"] = "assistant"
     phase: Literal["commentary", "final_answer"]
-    content: list[OutputText]
+    content: list[OutputText | OutputRefusal]
 
 
 def is_none(value: object) -> bool:
@@ -242,7 +247,7 @@ class ResponseUsage(ReplyModel):
 
 
 class IncompleteDetails(ReplyModel):
-    reason: Literal["max_output_tokens"]
+    reason: Literal["max_output_tokens", "content_filter"]
 
 
 class ResponseError(ReplyModel):

@@ -12,6 +12,7 @@ endpoint.py      a server's URL, model and key
 received.py      models that validate replies as strict clients do
 streams.py       assemble streamed events into whole replies
 steps/           the conversation of `agents check`
+injection.py     orders in text that is only read: how often they are followed
 cases.py         tool cases through two protocols, with success rates
 
 Knows a server only by its URL, so it can check any server.

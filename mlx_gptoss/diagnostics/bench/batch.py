@@ -44,6 +44,7 @@ POLL_SECONDS = 0.02
 class PileWork:
     """What is worked through: `rows` texts of `shortest` to `longest` tokens, each
     behind the same `policy` tokens and continued by `tokens`, `parallel` at a time.
+    The peer is asked for no more after `peer_seconds`, None for all rows.
     """
 
     rows: int = 500
@@ -52,11 +53,12 @@ class PileWork:
     longest: int = 300
     tokens: int = 32
     parallel: int = 16
+    peer_seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class PileColumn:
-    """One side: the median seconds of all rows, and its rates.
+    """One side: the median seconds of its rows, how many they were, and its rates.
 
     `cached_share` is the share of the prompts' tokens that were not read. `early_rss`
     and `late_rss` are the process's memory in bytes at a tenth of the rows and at the
@@ -65,6 +67,7 @@ class PileColumn:
 
     name: str
     seconds: float = 0.0
+    rows: int = 0
     rows_per_second: float = 0.0
     tokens_per_second: float = 0.0
     cached_share: float | None = None
@@ -88,7 +91,8 @@ class BatchBench:
     def ratio(self) -> float | None:
         if len(self.columns) < 2 or self.columns[1].failure:
             return None
-        return self.columns[1].seconds / self.columns[0].seconds
+        ours, theirs = self.columns
+        return ours.rows_per_second / theirs.rows_per_second
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"ratio": self.ratio}
@@ -127,7 +131,7 @@ def bench_batch(
     options = replace(options, dtype=dtype, batch=None, cache=None)
     load_average = os.getloadavg()[0]
     ours: list[OurRun] = []
-    theirs: list[float] = []
+    theirs: list[tuple[int, float]] = []
     failure: str | None = None
     with ExitStack() as stack:
         peer = None
@@ -144,7 +148,7 @@ def bench_batch(
             if peer is not None and failure is None:
                 progress(f"round {number + 1} of {rounds}: {MLX_LM}")
                 try:
-                    theirs.append(run_peer(peer, bodies, work.parallel))
+                    theirs.append(run_peer(peer, bodies, work))
                 except GptOssError as error:
                     failure = str(error)
     columns = [_our_column(ours, work)]
@@ -223,29 +227,41 @@ def _watch_memory(
 
 
 def run_peer(
-    peer: StockServer, bodies: Sequence[dict[str, Any]], parallel: int
-) -> float:
-    """Ask a server for all, so many at a time; return the seconds."""
+    peer: StockServer, bodies: Sequence[dict[str, Any]], work: PileWork
+) -> tuple[int, float]:
+    """Ask a server for all, so many at a time; return the rows done, and the seconds.
+
+    After `peer_seconds` no further row is asked for; those begun are waited for.
+    """
     client = peer.address.client()
     began = time.perf_counter()
-    with ThreadPoolExecutor(parallel) as pool:
-        for reply in pool.map(lambda body: client.post(COMPLETIONS, body), bodies):
-            if not reply["choices"]:
-                raise EngineFailure(f"{peer.address.name}: a reply without an answer")
-    return time.perf_counter() - began
+
+    def ask(body: dict[str, Any]) -> bool:
+        waited = time.perf_counter() - began
+        if work.peer_seconds is not None and waited > work.peer_seconds:
+            return False
+        if not client.post(COMPLETIONS, body)["choices"]:
+            raise EngineFailure(f"{peer.address.name}: a reply without an answer")
+        return True
+
+    with ThreadPoolExecutor(work.parallel) as pool:
+        done = sum(pool.map(ask, bodies))
+    return done, time.perf_counter() - began
 
 
 def _our_column(runs: Sequence[OurRun], work: PileWork) -> PileColumn:
     return PileColumn(
         NAME,
-        *_rates([run.seconds for run in runs], work),
+        *_rates([(work.rows, run.seconds) for run in runs], work),
         cached_share=median(run.cached_share for run in runs),
         early_rss=int(median(run.early_rss for run in runs)),
         late_rss=int(median(run.late_rss for run in runs)),
     )
 
 
-def _rates(seconds: Sequence[float], work: PileWork) -> tuple[float, float, float]:
-    """Return the median seconds, and rows and tokens a second."""
-    middle = median(seconds)
-    return middle, work.rows / middle, work.rows * work.tokens / middle
+def _rates(
+    runs: Sequence[tuple[int, float]], work: PileWork
+) -> tuple[float, int, float, float]:
+    """Return the seconds and rows of the median run, and rows and tokens a second."""
+    rows, seconds = sorted(runs, key=lambda run: run[1] / run[0])[len(runs) // 2]
+    return seconds, rows, rows / seconds, rows * work.tokens / seconds

@@ -9,7 +9,7 @@ Each file is its bytes and a record beside them. Thread-safe. Raises StorageErro
 
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mlx_gptoss import files
@@ -24,11 +24,17 @@ MAX_NAME = 255  # characters
 
 
 class FileStore:
-    """The files of one server, within `quota` bytes."""
+    """The files of one server, within `quota` bytes.
 
-    def __init__(self, folder: Path, quota: int = QUOTA) -> None:
+    `held` returns the bytes that batches hold beside them, which count as well.
+    """
+
+    def __init__(
+        self, folder: Path, quota: int = QUOTA, held: Callable[[], int] = lambda: 0
+    ) -> None:
         self.folder = folder
         self.quota = quota
+        self._held = held
         self._records = Records(folder, FileObject)
 
     def add(
@@ -42,7 +48,8 @@ class FileStore:
         """Store a file. Raises ApiError (413) beyond the quota."""
         self.remove_expired()
         files.make_folder(self.folder)
-        free = self.quota - sum(one.bytes for one in self._records.list())
+        kept = sum(one.bytes for one in self._records.list())
+        free = self.quota - kept - self._held()
         found = self._new(name, purpose, 0, expires_in)
         with files.draft(self.path(found.id)) as place, place.open("wb") as file:
             for chunk in chunks:

@@ -16,6 +16,7 @@ import os
 import secrets
 import shutil
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,9 @@ from mlx_gptoss.errors import BatchError
 from mlx_gptoss.server.batches.files import KEPT_SECONDS, FileStore, new_file_id
 from mlx_gptoss.server.batches.records import Records
 from mlx_gptoss.server.models import Models
+from mlx_gptoss.server.policies import ServedPolicies
 from mlx_gptoss.workloads.batch import BatchJob
+from mlx_gptoss.workloads.batch.endpoints import Refuse
 from mlx_gptoss.workloads.batch.inputs import open_input
 from mlx_gptoss.workloads.batch.run import URLS, BatchProgress
 
@@ -55,6 +58,7 @@ class BatchWorker:
     models: Models
     store: FileStore
     settings: ServerSettings
+    policies: ServedPolicies | None = None
     _records: Records[BatchObject] = field(init=False)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     # Held while the next batch is chosen, or one is changed from outside.
@@ -109,13 +113,23 @@ class BatchWorker:
         return found
 
     async def list(self) -> list[BatchObject]:
-        """Return all batches, the newest first."""
-        found = await asyncio.to_thread(self._records.list)
+        """Return all batches that have not expired, the newest first."""
+        found = await asyncio.to_thread(self._unexpired)
         running = self._running
         return [
             running if running is not None and one.id == running.id else one
             for one in found
         ]
+
+    def _unexpired(self) -> "list[BatchObject]":
+        """Return the batches; remove those that ended as long ago as files are kept."""
+        found, since = [], time.time() - KEPT_SECONDS
+        for batch in self._records.list():
+            if batch.ended and batch.ended_at <= since:
+                self._records.remove(batch.id)
+            else:
+                found.append(batch)
+        return found
 
     async def cancel(self, id: str) -> BatchObject:
         """Cancel a batch; what is answered stays. Raises ApiError (404, 409)."""
@@ -192,6 +206,7 @@ class BatchWorker:
             settings=self.settings,
             urls=(batch.endpoint,),
             adapter_of=adapter_of,
+            refuse=self._refuse(choice.model),
         )
         batch.model = choice.name
         batch.status, batch.in_progress_at = "in_progress", int(time.time())
@@ -209,6 +224,27 @@ class BatchWorker:
 
         async with self.models.lease(choice.model) as runtime:
             await job.run(runtime, report)
+
+    def _refuse(self, model: str) -> Refuse | None:
+        """Return what asks the guards about the rows of a batch; None without guards.
+
+        Raises ApiError for guards of another model, which may not fit beside this one.
+        """
+        policies = self.policies
+        if policies is None or not policies.guards:
+            return None
+        judge = self.models.resolve(policies.model).model
+        if judge != model:
+            raise bad_request(
+                f"batches are answered by `{judge}` only, which judges what comes in",
+                param="model",
+            )
+
+        async def refuse(texts: Iterable[str]) -> str | None:
+            found = await policies.refusal(self.models, texts)
+            return None if found is None else found.message
+
+        return refuse
 
     async def _fail(self, batch: BatchObject, error: Exception) -> None:
         known = as_api_error(error)
@@ -265,6 +301,19 @@ class BatchWorker:
         files.make_folder(folder)
         with files.storage_errors(folder / INPUT):
             os.link(self.store.path(batch.input_file_id), folder / INPUT)
+
+
+def held_bytes(folder: Path) -> int:
+    """Return the bytes in the folder of batches that no file of the store has.
+
+    These are replies so far, and inputs whose file a client has deleted.
+    """
+    total = 0
+    for path in folder.glob("*/*") if folder.is_dir() else ():
+        with suppress(FileNotFoundError):  # the batch has ended meanwhile
+            status = path.stat()
+            total += status.st_size if status.st_nlink == 1 else 0
+    return total
 
 
 def _first_model(path: Path) -> str | None:

@@ -4,7 +4,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from mlx_gptoss.api.errors import ApiError
 from mlx_gptoss.api.prompt import ConversationRequest
+from mlx_gptoss.api.refused import RefusedAnswer
 from mlx_gptoss.api.responses.compaction import (
     CompactReply,
     CompactRequest,
@@ -46,6 +48,8 @@ async def compact(
 ) -> CompactReply:
     """Read the summary to its end and return the window that it makes."""
     summary = await read_summary(job)
+    if isinstance(job.turn, RefusedAnswer):
+        raise ApiError(400, job.turn.reason, "content_filter", "input")
     if not summary:
         raise no_summary()
     asked = len(question.items) - 1  # the last one asks for the summary

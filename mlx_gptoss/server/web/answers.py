@@ -86,6 +86,7 @@ class Answers:
         settings = settings_of(found.data, page)
         try:
             choice = page.models.resolve(settings.model)
+            await self._guard(answer.question, settings)
             async with page.models.lease(choice.model) as runtime:
                 prepare = partial(self._prepare, found, data, answer, runtime, settings)
                 await answer.run(partial(prepare, choice.adapter), found.take)
@@ -98,6 +99,15 @@ class Answers:
             problem = STOPPED if page.drain.started else None
         found.problem = found.problem or problem
         await self._finish(found, answer, found.problem)
+
+    async def _guard(self, question: str, settings: ChatSettings) -> None:
+        """Raise ApiError for a question that a guard refuses."""
+        policies = self._page.policies
+        if policies is not None:
+            texts = filter(None, [settings.system, question])
+            refusal = await policies.refusal(self._page.models, texts)
+            if refusal is not None:
+                raise ApiError(403, refusal.message, "content_filter", "text")
 
     async def _finish(
         self, found: OpenConversation, answer: AnswerInProgress, problem: str | None

@@ -13,6 +13,7 @@ from typing import Any
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.server.drain import Drain
 from mlx_gptoss.server.models import Models
+from mlx_gptoss.server.policies import ServedPolicies
 from mlx_gptoss.server.web.chat_settings import ChatSettings
 from mlx_gptoss.server.web.conversations import Conversations
 from mlx_gptoss.server.web.downloads import ModelLibrary
@@ -56,6 +57,7 @@ class WebPage:
         self.private = private
         self.tick = tick
         self.drain = Drain()  # replaced by that of the app
+        self.policies: ServedPolicies | None = None  # set by the app
         self.epoch = secrets.token_hex(EPOCH_BYTES)  # tells servers apart
         self.list_version = 0  # counts changes of the list of conversations
         self.conversations = Conversations(self)

@@ -8,7 +8,7 @@ has the answers afterwards, for their token counts.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -24,7 +24,12 @@ from mlx_gptoss.api.completions.request import read_prompts
 from mlx_gptoss.api.completions.wire import CompletionRequest
 from mlx_gptoss.api.errors import bad_request, validation_error
 from mlx_gptoss.api.generation import AnswerStream, PreparedPrompt, start_answers
-from mlx_gptoss.api.prompt import choice_seed, prepare_prompts
+from mlx_gptoss.api.prompt import (
+    ConversationRequest,
+    choice_seed,
+    prepare_prompts,
+)
+from mlx_gptoss.api.refused import RefusedAnswer, incoming_texts
 from mlx_gptoss.api.responses.live import live_response
 from mlx_gptoss.api.responses.request import ResponsesRequestReader, check_supported
 from mlx_gptoss.api.responses.wire import ResponsesRequest
@@ -34,13 +39,15 @@ from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.workloads.batch.items import CHAT_URL, RESPONSES_URL
 
 Body = TypeVar("Body", bound=RequestBody)
+Refuse = Callable[[Iterable[str]], Awaitable[str | None]]
 
 
 @dataclass
 class Asked:
     """Who answers a request, and how: the model under its name, and an adapter.
 
-    `seed` is that of requests without one. `answers` are those that were started.
+    `seed` is that of requests without one. `refuse` returns why some texts that came in
+    are not answered, None if they are. `answers` are those that were started.
     """
 
     runtime: Runtime
@@ -48,10 +55,23 @@ class Asked:
     model: str
     adapter: str | None = None
     seed: int | None = None
+    refuse: Refuse | None = None
     answers: list[AnswerStream] = field(default_factory=list)
 
-    async def start(self, prompts: Sequence[PreparedPrompt]) -> list[AnswerStream]:
-        """Start an answer to each prompt."""
+    async def start(
+        self,
+        prompts: Sequence[PreparedPrompt],
+        conversation: ConversationRequest | None = None,
+    ) -> list[AnswerStream]:
+        """Start an answer to each prompt, raw ones or of a conversation."""
+        if self.refuse is not None:
+            if conversation is not None:
+                texts = incoming_texts(conversation.conversation)
+            else:
+                texts = [self.runtime.tokenizer.decode(one.ids) for one in prompts]
+            if (reason := await self.refuse(texts)) is not None:
+                self.answers = [RefusedAnswer(self.runtime, reason) for _ in prompts]
+                return self.answers
         prompts = [
             replace(
                 prompt,
@@ -75,15 +95,16 @@ class Asked:
 async def answer_chat(body: Mapping[str, Any], asked: Asked) -> ReplyModel:
     """Answer `/v1/chat/completions`."""
     request = read_body(ChatRequest, body)
-    prompts = await asyncio.to_thread(_chat_prompts, request, asked)
-    answers = await asked.start(prompts)
+    answers = await asked.start(*await asyncio.to_thread(_chat_prompts, request, asked))
     options = ChatReplyOptions.of(request, asked.model, asked.runtime, asked.settings)
     return await build_chat_reply(answers, options)
 
 
-def _chat_prompts(request: ChatRequest, asked: Asked) -> list[PreparedPrompt]:
+def _chat_prompts(
+    request: ChatRequest, asked: Asked
+) -> tuple[list[PreparedPrompt], ConversationRequest]:
     conversation = read_request(request, asked.runtime, asked.settings)
-    return prepare_prompts(conversation, asked.runtime)
+    return prepare_prompts(conversation, asked.runtime), conversation
 
 
 async def answer_completion(body: Mapping[str, Any], asked: Asked) -> ReplyModel:
@@ -106,8 +127,9 @@ async def answer_response(body: Mapping[str, Any], asked: Asked) -> ReplyModel:
             param="previous_response_id",
         )
     question = ResponsesRequestReader(request)
-    prompts = await asyncio.to_thread(_response_prompts, question, asked)
-    [answer] = await asked.start(prompts)
+    [answer] = await asked.start(
+        *await asyncio.to_thread(_response_prompts, question, asked)
+    )
     response = live_response(
         question,
         answer,
@@ -124,9 +146,10 @@ async def answer_response(body: Mapping[str, Any], asked: Asked) -> ReplyModel:
 
 def _response_prompts(
     question: ResponsesRequestReader, asked: Asked
-) -> list[PreparedPrompt]:
+) -> tuple[list[PreparedPrompt], ConversationRequest]:
     check_supported(question.request, asked.settings)
-    return prepare_prompts(question.read(asked.runtime, asked.settings), asked.runtime)
+    conversation = question.read(asked.runtime, asked.settings)
+    return prepare_prompts(conversation, asked.runtime), conversation
 
 
 Endpoint = Callable[[Mapping[str, Any], Asked], Awaitable[ReplyModel]]

@@ -25,7 +25,7 @@ from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.scheduler.options import DEFAULT_RUNNING
 from mlx_gptoss.errors import BatchError, BusyError
-from mlx_gptoss.workloads.batch.endpoints import ENDPOINTS, Asked
+from mlx_gptoss.workloads.batch.endpoints import ENDPOINTS, Asked, Refuse
 from mlx_gptoss.workloads.batch.inputs import TABLES, BatchInput, open_input
 from mlx_gptoss.workloads.batch.items import Item
 from mlx_gptoss.workloads.batch.journal import OutputJournal
@@ -119,6 +119,7 @@ class BatchJob:
     adapter_of: returns the adapter for the `model` of a request, None for none, or
         raises ApiError. By default `MODEL:NAME` takes the adapter NAME if it is loaded,
         and any other name the active one.
+    refuse: returns why some texts that came in are not answered, None if they are.
     """
 
     source: Path
@@ -132,6 +133,7 @@ class BatchJob:
     settings: ServerSettings = field(default_factory=ServerSettings)
     urls: tuple[str, ...] = URLS
     adapter_of: Callable[[str | None], str | None] | None = None
+    refuse: Refuse | None = None
 
     @property
     def errors_path(self) -> Path:
@@ -289,6 +291,7 @@ class Worker:
             self.job.model,
             self._adapter(item),
             _seed(origin),
+            self.job.refuse,
         )
         try:
             with derived_ids(origin):
