@@ -11,7 +11,7 @@ import click
 
 from mlx_gptoss.cli.exit_codes import FAILED
 from mlx_gptoss.cli.named_files import calibration_files, named_file
-from mlx_gptoss.cli.options import adapter_option, json_option, loads_model
+from mlx_gptoss.cli.options import adapter_option, loads_model
 from mlx_gptoss.cli.progress_line import ProgressLine, duration
 from mlx_gptoss.cli.sampling_options import HARMONY_OPTIONS
 from mlx_gptoss.cli.services import Services, pass_services
@@ -114,7 +114,7 @@ PLACES = 64  # of requests: a text's labels are scored together
     show_default=True,
     help="Most texts judged at a time",
 )
-@json_option
+@click.option("--json", "as_json", is_flag=True, help="Report as JSON lines")
 @pass_services
 @click.pass_context
 def classify(
@@ -322,7 +322,8 @@ def _calibrate(tally: "Tally", path: Path, model: str) -> None:
 
 def _show_report(tallies: "Sequence[Tally]", *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([one.as_json() for one in tallies], indent=2))
+        for one in tallies:
+            click.echo(json.dumps(one.as_json(), ensure_ascii=False))
     else:
         click.echo("\n\n".join(one.table() for one in tallies))
 
@@ -337,7 +338,7 @@ def _summarize(job: "ClassifyJob", progress: "BatchProgress", *, as_json: bool) 
         "errors": str(job.errors_path),
     }
     if as_json:
-        click.echo(json.dumps(facts, indent=2))
+        click.echo(json.dumps(facts))
         return
     here = progress.done - progress.before
     if not here:

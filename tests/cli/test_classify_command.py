@@ -47,7 +47,7 @@ def test_a_pile_is_written_and_gone_on_with(policy: Path, tmp_path: Path) -> Non
     assert json.loads(again.stdout)["before"] == 12
     assert "label_verdict" in output.read_text().splitlines()[0]
     reported = run(policy, source, "-o", output, "--report", "--json")
-    assert json.loads(reported.stdout)[0]["texts"] == 12
+    assert json.loads(reported.stdout)["texts"] == 12
 
 
 def test_a_report_and_a_calibration(policy: Path, tmp_path: Path) -> None:

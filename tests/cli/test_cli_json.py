@@ -42,6 +42,7 @@ CALLS = {  # in this order: later ones use what earlier ones wrote
     "doctor": "",
     "redact": "question.txt --patterns-only",
     "batch": "question.txt answers.jsonl --prompt {text} --max-tokens 4",
+    "classify": "question.txt --policy question.txt --max-reasoning 0 --no-scores",
 }
 # Tested with what they need: a server, a device, minutes, or a file.
 ELSEWHERE = re.compile(r"bench |tune |agents check|probe|merge|sessions export")

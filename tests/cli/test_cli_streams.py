@@ -27,6 +27,7 @@ DEMO = "-m demo --max-tokens 120"
 # A way to call each command: after what `workplace` has prepared, in its folder.
 CALLS = {
     "batch": "batch in.jsonl out.jsonl -m demo --dry-run",
+    "classify": "classify --policy in.jsonl id -m demo --max-tokens 99",
     "bench batch": "bench batch -m demo --rows 2 --policy 8 --shortest 4 --longest 8 "
     "--tokens 2 --rounds 1",
     "generate": f"generate {DEMO} 'What is 417 + 285?'",
