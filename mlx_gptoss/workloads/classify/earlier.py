@@ -7,7 +7,7 @@ from typing import Any
 
 from mlx_gptoss.workloads.batch.inputs import open_input
 from mlx_gptoss.workloads.batch.journal import journal_path
-from mlx_gptoss.workloads.classify.inputs import Texts
+from mlx_gptoss.workloads.classify.inputs import TextRows
 from mlx_gptoss.workloads.classify.policy import Policy
 from mlx_gptoss.workloads.classify.report import Tally, right_label
 from mlx_gptoss.workloads.classify.verdict import Verdict
@@ -16,7 +16,7 @@ LEAST = 1e-300  # a probability, so that its logarithm is finite
 
 
 def tally_output(
-    output: Path, texts: Texts, policies: Sequence[Policy], expected: str
+    output: Path, texts: TextRows, policies: Sequence[Policy], expected: str
 ) -> list[Tally]:
     """Return a tally for each policy, of a file of verdicts that is whole.
 

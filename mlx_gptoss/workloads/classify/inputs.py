@@ -28,8 +28,8 @@ STDIN = Path("-")
 
 
 @dataclass(frozen=True)
-class Texts:
-    """Texts that can be read as often as needed.
+class TextRows:
+    """TextRows that can be read as often as needed.
 
     `field` is the one that has the text. `columns` are those of the only table, None
     for other inputs.
@@ -99,13 +99,13 @@ def open_texts(
     field: str | None = None,
     lines: bool = False,
     stdin: Callable[[], bytes] | None = None,
-) -> Texts:
+) -> TextRows:
     """Find out what the inputs are. `-` reads `stdin`, once.
 
     With `lines`, each line of a text is a text of its own. Raises BatchError for an
     input that is none.
     """
-    return Texts([_open(path, lines=lines, stdin=stdin) for path in paths], field)
+    return TextRows([_open(path, lines=lines, stdin=stdin) for path in paths], field)
 
 
 def _open(path: Path, *, lines: bool, stdin: Callable[[], bytes] | None) -> BatchInput:
@@ -160,7 +160,7 @@ def _texts(data: bytes, name: str, *, lines: bool) -> Iterator[InputRow]:
             index += 1
 
 
-def require_texts(texts: Texts) -> None:
+def require_texts(texts: TextRows) -> None:
     """Raise BatchError if there is no text at all."""
     if next(texts.rows(), None) is None:
         names = ", ".join(f"`{source.path}`" for source in texts.sources)

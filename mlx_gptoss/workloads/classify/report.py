@@ -63,7 +63,7 @@ class Tally:
 
     @property
     def total(self) -> int:
-        """Texts with a right label and a verdict."""
+        """TextRows with a right label and a verdict."""
         return self.counts.total()
 
     @property

@@ -24,7 +24,7 @@ from mlx_gptoss.workloads.batch.journal import OutputJournal
 from mlx_gptoss.workloads.batch.pool import work_through
 from mlx_gptoss.workloads.batch.run import ERRORS_SUFFIX, BatchProgress
 from mlx_gptoss.workloads.classify.classifier import Classifier, ClassifyOptions
-from mlx_gptoss.workloads.classify.inputs import Texts
+from mlx_gptoss.workloads.classify.inputs import TextRows
 from mlx_gptoss.workloads.classify.policy import Policy
 from mlx_gptoss.workloads.classify.results import Judged, VerdictWriter
 from mlx_gptoss.workloads.classify.verdict import Verdict
@@ -45,7 +45,7 @@ class ClassifyJob:
     Raises BatchError for parts that do not fit.
     """
 
-    texts: Texts
+    texts: TextRows
     policies: tuple[Policy, ...]
     output: Path | None = None
     options: ClassifyOptions = field(default_factory=ClassifyOptions)
@@ -152,7 +152,7 @@ class ClassifyJob:
 
 
 async def judge_row(
-    classifier: Classifier, row: InputRow, texts: Texts, policies: tuple[Policy, ...]
+    classifier: Classifier, row: InputRow, texts: TextRows, policies: tuple[Policy, ...]
 ) -> Judged:
     """Judge a row by all policies. What goes wrong with it is its problem.
 
@@ -181,7 +181,7 @@ def _count(progress: BatchProgress, classifier: Classifier) -> None:
     progress.completion_tokens = usage.completion_tokens
 
 
-def _fields_of_first(texts: Texts) -> list[str]:
+def _fields_of_first(texts: TextRows) -> list[str]:
     """Return the fields of the first row that can be read."""
     first = next((row for row in texts.rows() if not row.problem), None)
     return list(first.fields) if first is not None else []
