@@ -76,6 +76,32 @@ def test_a_conversation_is_renamed_and_exported(
     page.close()
 
 
+def test_an_answer_waits_for_the_settings_it_is_asked_with(
+    chromium: Chromium, served: PageServer
+) -> None:
+    tab = chromium.open(served)
+    page, held = tab.page, []
+    tab.ask("Say much.")
+    tab.ready()
+    page.route(
+        "**/web/chats/*",
+        lambda route: (
+            held.append(route) if route.request.method == "PATCH" else route.continue_()
+        ),
+    )
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("low").check()
+    page.get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="Try again").click()
+    page.wait_for_timeout(300)
+    assert held and not any(one.endswith("/redo") for one in tab.requests)
+    with page.expect_response("**/redo") as asked:
+        held[0].continue_()
+    assert asked.value.json()["settings"]["effort"] == "low"
+    tab.ready()
+    page.close()
+
+
 def test_a_citation_opens_the_lines_it_names(
     chromium: Chromium, served: PageServer, tmp_path: Path
 ) -> None:

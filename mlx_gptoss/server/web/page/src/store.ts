@@ -69,6 +69,7 @@ export class Store {
   private offline = 0;
   private searching = 0;
   private listed = 0;
+  private changing: Promise<unknown> = Promise.resolve(); // of settings; questions wait
 
   subscribe(listener: () => void): () => void {
     this.listeners.add(listener);
@@ -300,6 +301,7 @@ export class Store {
     const sent = files.map(({ name, text: content }) => ({ name, text: content }));
     this.set({ busy: true });
     try {
+      await this.changing;
       if (chatId) {
         this.show(await post<Chat>(`chats/${chatId}/messages`, { text, files: sent }));
       } else {
@@ -318,9 +320,10 @@ export class Store {
   async redo(turn: number, text?: string, files: AttachedFile[] = []): Promise<boolean> {
     const sent = files.map(({ name, text: content }) => ({ name, text: content }));
     const body = text === undefined ? { turn } : { turn, text, files: sent };
-    return this.act(async () =>
-      this.show(await post<Chat>(`chats/${this.state.chatId}/redo`, body)),
-    );
+    return this.act(async () => {
+      await this.changing;
+      this.show(await post<Chat>(`chats/${this.state.chatId}/redo`, body));
+    });
   }
 
   async branch(turn: number): Promise<void> {
@@ -370,7 +373,10 @@ export class Store {
       return;
     }
     if (chat) this.set({ chat: { ...chat, settings: next } });
-    await this.act(() => request("PATCH", `chats/${chatId}`, { settings: next }));
+    this.changing = this.changing.then(() =>
+      this.act(() => request("PATCH", `chats/${chatId}`, { settings: next })),
+    );
+    await this.changing;
   }
 
   async rename(id: string, title: string): Promise<void> {
