@@ -25,8 +25,6 @@ from tests.support.gguf_conversions import to_gguf, write_tokenizer
 from tests.support.layout_writers import write_hf
 from tests.support.packed_goldens import FOLDER
 
-ROOT = Path(__file__).parents[2]
-DEMO = ROOT / "mlx_gptoss" / "demo"
 CONFIG = hf_config(num_hidden_layers=2, intermediate_size=128)
 PASSAGES = [
     fully_scored(np.random.default_rng(7).integers(0, 301, length).tolist())
