@@ -28,7 +28,7 @@ from mlx_gptoss.diagnostics.probe.stopwatch import (
     warm_up,
 )
 from mlx_gptoss.format.config import Quantization
-from mlx_gptoss.memory.costs import SMALL, CostTable
+from mlx_gptoss.memory.costs import LARGE, SMALL, CostTable
 from mlx_gptoss.memory.sizes import MXFP4_BITS
 from mlx_gptoss.model.attention import Masks, attend
 from mlx_gptoss.model.blas import preload_blas
@@ -89,10 +89,11 @@ def prepare_products(clock: Clock, *, largest: int) -> Iterator[TimedProduct]:
             few = ROWS if on_gpu() else FEW_ROWS
             yield from prepare_chains(table, size, gathered, few, M, clock, EXPERTS)
             if not on_gpu():
-                one = [choose_all(copied[0].apply_one_by_one)]
-                rows = MANY_ROWS
+                # Of large ones one takes long enough.
+                some = copied[: FEW_COPIES if M <= LARGE else 1]
+                one_by_one = [choose_all(x.apply_one_by_one) for x in some]
                 yield from prepare_chains(
-                    "dequantized", size, one, rows, M, clock, EXPERTS
+                    "dequantized", size, one_by_one, MANY_ROWS, M, clock, EXPERTS
                 )
     if largest >= SMALL:
         yield from _prepare_cold(SMALL, clock)
@@ -206,7 +207,7 @@ def prepare_chains(
     for rows, more in zip(counts, (*counts[1:], 0), strict=True):
         if expected > MOST_SECONDS:
             return
-        used = layers if rows == 1 else layers[:1]
+        used = layers if rows == 1 or table == "dequantized" else layers[:1]
         x = mx.random.normal((rows, M)).astype(choose_dtype(None))
         mx.eval(x)
         piece = TimedPiece(_chain(used, x))
