@@ -99,6 +99,48 @@ def test_ctrl_c_twice_leaves_during_an_answer(home: Path) -> None:  # noqa: F811
         assert terminal.end() == 130
 
 
+def test_ctrl_c_twice_leaves_after_a_huge_paste(home: Path) -> None:  # noqa: F811
+    text = "\n".join(f"line {n} of a long file" for n in range(5000))
+    mark = "[paste 1: 5,000 lines]"
+    with chat(HELLO) as terminal:
+        ready(terminal, 1)
+        terminal.paste(text)
+        terminal.wait_for(f"> {mark}")
+        terminal.send(CTRL_C)
+        terminal.wait_for("Ctrl-C again leaves; so does Ctrl-D")
+        ready(terminal, 2)
+        terminal.settle()
+        terminal.send(CTRL_C)
+        assert terminal.end() == 130
+
+    gates = {"word word": str(home / "gate")}
+    with chat(final("word " * 3000), gates=gates) as terminal:
+        ready(terminal, 1)
+        terminal.send("go" + ENTER)
+        terminal.wait_for("Writing")
+        terminal.paste(text)
+        terminal.wait_for(f"> {mark}")
+        terminal.send(CTRL_C)
+        terminal.wait_for("Stopping")
+        terminal.send(CTRL_C)
+        (home / "gate").touch()
+        assert terminal.end() == 130
+
+
+def test_commands_typed_during_an_answer_run_after_it() -> None:
+    with chat(final("word " * 80), pause=0.003) as terminal:
+        ready(terminal, 1)
+        terminal.send("go" + ENTER)
+        terminal.wait_for("word word")
+        for line in ("/settings seed=7", "/clear", "and again", "/exit"):
+            terminal.send(line + ENTER)
+        terminal.wait_for("Next: /settings seed=7")
+        assert terminal.end() == 0
+    assert "seed 7" in terminal.raw
+    assert "the last one stays saved" in terminal.raw
+    assert [one.title for one in Sessions.open().list()] == ["and again", "go"]
+
+
 def test_ctrl_z_suspends_the_prompt_and_an_answer() -> None:
     given = json.dumps([[final("word " * 400), SUM], 0.003, [], None])
     program = shlex.join([sys.executable, "-c", PROGRAM, given])

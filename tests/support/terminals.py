@@ -19,6 +19,7 @@ import pyte
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0  # seconds: machines that run tests are slow
+PIECE = 1024  # characters
 QUIET = 0.3  # seconds without output after which a screen is at rest
 
 
@@ -78,6 +79,16 @@ class Terminal:
 
     def send(self, keys: str) -> None:
         self.child.send(keys)
+
+    def paste(self, text: str) -> None:
+        """Send a text as terminals paste it, while reading what is written meanwhile.
+
+        A terminal takes few bytes that nobody has read, in either direction.
+        """
+        pasted = f"\x1b[200~{text}\x1b[201~".replace("\n", "\r")
+        for start in range(0, len(pasted), PIECE):
+            self.child.send(pasted[start : start + PIECE])
+            self._read(0)
 
     def wait_for(self, what: str | Callable[[str], object]) -> str:
         """Read on until the screen has `what`; return the screen."""
