@@ -192,7 +192,7 @@ def _summary(outcome: "TuneOutcome", folder: Path) -> str:
         )
         lines.append(f"validation loss {outcome.loss:.4f}{before}")
         if outcome.before is not None and outcome.loss > outcome.before:
-            lines.append("it is worse than the model without it: train more, or slower")
+            lines.append("it was lower before: train more, or slower")
     if outcome.reason == "interrupted":
         lines.append("the same command with --resume goes on")
     return "\n".join(lines)
