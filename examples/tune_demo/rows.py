@@ -1,11 +1,11 @@
 """Write conversations that teach the demo model to call tools it has never seen.
 
-    python -m examples.tune_demo.rows calls.jsonl --count 4000
+    python -m examples.tune_demo.rows calls.jsonl --count 18000
 
-Every tool is made up. No word in its name or in its arguments' names is in those that
-the evaluation (`examples/demo_model/cases.py`) calls unseen. A share of other tasks
-keeps what the model can do already. The rows are in OpenAI's chat format; the same seed
-writes the same.
+Most tools are made up. No word in their names or in their arguments' names is in those
+that the evaluation (`examples/demo_model/cases.py`) calls unseen. Some tools of the
+first training, and other tasks of it, keep what the model can do. The rows are in
+OpenAI's chat format; the same seed writes the same.
 """
 
 import argparse
@@ -15,13 +15,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import mlx_gptoss
 from examples.demo_model import tool_tasks
 from examples.demo_model.cases import cases
 from examples.demo_model.data import Author, Mix
 from examples.demo_model.tasks import EFFORTS
 from examples.demo_model.tool_tasks import DemoTool
+from examples.demo_model.words import CITIES, COLORS, FOODS, JOBS, NAMES, WORDS, Words
 from mlx_gptoss.harmony.messages import (
     DeveloperContent,
+    Effort,
     Message,
     SystemContent,
     ToolDescription,
@@ -30,13 +33,33 @@ from mlx_gptoss.harmony.messages import (
 
 EVALUATED = 120  # cases of each kind whose names are left out
 UNSEEN_KINDS = ("tool call", "answer from result")  # of cases with held-out words
-NOVELTY = 0.9  # share of made-up words
+NOVELTY = 0.95  # share of made-up words
 CAPITALS = 0.2  # share of those with a capital letter
-SIMPLE = 0.7  # share of tools with at most one argument, which users seldom name
-EARLIER = 0.15  # share of conversations with tools that have an earlier turn
-ANSWERED = 0.3  # share of those whose call is followed by result and answer
+KNOWN = 0.15  # share of tools of the first training
+SIMPLE = 0.5  # share of tools with at most one argument, which users seldom name
+EARLIER = 0.08  # share of conversations with tools that have an earlier turn
+ANSWERED = 0.25  # share of those whose call is followed by result and answer
 TOOLS = (4, 3, 2, 1)  # weights of 1, 2, 3 and 4 tools
-OTHERS = Mix(tools=0, arithmetic=0.3, json=0.2, long=0.1, novelty=0.7)
+EFFORT_WEIGHTS = (3, 3, 2)  # of low, medium and high: the last is long
+OTHERS = Mix(
+    tools=0,
+    arithmetic=0.2,
+    json=0.3,
+    long=0.1,
+    skills=(1.0, 0.3, 2.4, 0.5, 0.8, 1.8, 0),
+    novelty=0.7,
+)
+OTHERS_SHARE = 0.2
+# Parts of names: made-up words, English words of other lists, and tokens of the model.
+SYLLABLES, ENGLISH_WORDS, TOKENS = 0.45, 0.25, 0.18  # shares; the rest is trained words
+ENGLISH = sorted(
+    {
+        word.lower()
+        for word in (*WORDS, *COLORS, *FOODS, *JOBS, *NAMES, *CITIES)
+        if word.isascii()
+    }
+)
+VOCABULARY = Path(mlx_gptoss.__file__).parent / "demo" / "tokenizer.json"
 
 
 def evaluated_names() -> set[str]:
@@ -59,20 +82,52 @@ def name_parts(tool: DemoTool | ToolDescription) -> set[str]:
     return words | {tool.name}
 
 
+class NewWords(Words):
+    """Words whose names of tools and arguments have any tokens, so are to be copied."""
+
+    def __init__(self, rng: random.Random, novelty: float) -> None:
+        super().__init__(rng, held_out=False, novelty=novelty)
+        self.capitals = CAPITALS
+        self._tokens = word_tokens()
+
+    def identifier(self, choices: Sequence[str], novelty: float = 0.6) -> str:
+        """Draw a part of a name; those of results, of less novelty, are as before."""
+        if novelty < SYLLABLES:
+            return super().identifier(choices, novelty)
+        drawn = self.rng.random()
+        if drawn < SYLLABLES:
+            return self.syllables()
+        if drawn < SYLLABLES + ENGLISH_WORDS:
+            return self.pick(ENGLISH)
+        if drawn < SYLLABLES + ENGLISH_WORDS + TOKENS:
+            return "".join(self.pick(self._tokens) for _ in range(self.pick([1, 1, 2])))
+        return self.known(choices)
+
+
+def word_tokens() -> list[str]:
+    """Return the demo model's tokens of two or more small letters."""
+    entries = json.loads(VOCABULARY.read_text("utf-8"))["model"]["vocab"]
+    return sorted(
+        token
+        for token in entries
+        if len(token) > 1 and token.isascii() and token.isalpha() and token.islower()
+    )
+
+
 class Skill:
-    """Writes conversations with tools; no name has a part that is in `left_out`."""
+    """Writes conversations with tools; no made-up name has a part in `left_out`."""
 
     def __init__(self, seed: int, left_out: set[str]) -> None:
-        self._author = Author(seed, mix=OTHERS)
-        self._author.words.novelty = NOVELTY
-        self._author.words.capitals = CAPITALS
+        self._author = Author(seed)
+        self._author.words = NewWords(self._author.words.rng, NOVELTY)
         self._others = Author(seed + 1, mix=OTHERS)
+        self._others.words = NewWords(self._others.words.rng, OTHERS.novelty)
         self._left_out = left_out
 
     def call(self) -> list[Message]:
-        """Return a conversation whose last turn calls a made-up tool."""
+        """Return a conversation whose last turn calls a tool."""
         words = self._author.words
-        effort = words.pick(EFFORTS)
+        effort: Effort = words.rng.choices(EFFORTS, EFFORT_WEIGHTS)[0]
         count = words.rng.choices(range(1, len(TOOLS) + 1), TOOLS)[0]
         tools: dict[str, DemoTool] = {}
         while len(tools) < count:
@@ -87,8 +142,10 @@ class Skill:
         return messages + turn.messages
 
     def _tool(self, most_arguments: int | None) -> DemoTool:
-        """Make up tools until one fits."""
+        """Draw a known tool, or make up tools until one fits."""
         while True:
+            if self._author.words.chance(KNOWN):
+                return tool_tasks.known_tool(self._author.words)
             tool = tool_tasks.made_up_tool(self._author.words)
             fits = most_arguments is None or len(tool.arguments) <= most_arguments
             if fits and self._left_out.isdisjoint(name_parts(tool)):
@@ -166,9 +223,9 @@ def _id(number: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("file", type=Path)
-    parser.add_argument("--count", type=int, default=4000, help="conversations")
+    parser.add_argument("--count", type=int, default=18_000, help="conversations")
     parser.add_argument(
-        "--others", type=float, default=0.35, help="share without tools"
+        "--others", type=float, default=OTHERS_SHARE, help="share without tools"
     )
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
