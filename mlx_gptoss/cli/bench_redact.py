@@ -83,4 +83,4 @@ def redact_table(found: Any) -> str:
             ]
         )
     failures = [f"{x.name}: {x.failure}" for x in found.columns if x.failure]
-    return "\n".join([aligned(rows), *failures])
+    return "\n".join([aligned(rows, columns=len(rows[0])), *failures])

@@ -105,3 +105,17 @@ def test_a_classifier_is_described(tmp_path: Path) -> None:
 
 def test_the_formats_of_the_command_are_those_that_are_read() -> None:
     assert tuple(documents.FORMATS) == FORMATS
+
+
+def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
+    text = (Path(documents.__file__).parents[1] / "README.md").read_text("utf-8")
+    block = text.partition("$ cat letter.txt\n")[2].partition("```")[0]
+    letter, _, rest = block.partition("$ mlx-gptoss redact ")
+    call_line, _, shown = rest.partition("\n")
+    (tmp_path / "letter.txt").write_text(letter)
+    words = [
+        word.replace("letter.txt", f"{tmp_path}/letter.txt")
+        for word in call_line.split()
+    ]
+    code, out, err = call("redact", *words)
+    assert (code, out + err) == (0, shown)
