@@ -138,6 +138,7 @@ def batch(
     """
     from mlx_gptoss.api.settings import ServerSettings
     from mlx_gptoss.engine.adapter_source import only_adapter
+    from mlx_gptoss.engine.prompt_cache import CacheOptions
     from mlx_gptoss.engine.scheduler import BatchOptions
     from mlx_gptoss.workloads.batch import BatchJob
 
@@ -165,8 +166,9 @@ def batch(
         return
     adapter = only_adapter(options.adapter_sources)
     batching = BatchOptions(max_running=parallel, max_waiting=parallel)
+    cache = CacheOptions(requests=2 * parallel)  # rows are not continued
     with services.open(
-        model, replace(options, harmony=True, batch=batching)
+        model, replace(options, harmony=True, batch=batching, cache=cache)
     ) as runtime:
         if adapter is not None:
             runtime.use_adapter(adapter)

@@ -155,6 +155,7 @@ def classify(
     mlx-gptoss classify --policy spam.md labelled.csv --report
     """
     from mlx_gptoss.engine.adapter_source import only_adapter
+    from mlx_gptoss.engine.prompt_cache import CacheOptions
     from mlx_gptoss.engine.sampling_params import SamplingParams
     from mlx_gptoss.engine.scheduler import BatchOptions
     from mlx_gptoss.workloads.classify import ClassifyOptions, read_policy
@@ -187,8 +188,9 @@ def classify(
     )
     job.writer()  # refuse it before a model is loaded
     batching = BatchOptions(max_running=parallel, max_waiting=PLACES * parallel)
+    cache = CacheOptions(requests=PLACES * parallel)  # also of those that score
     with services.open(
-        model, replace(options, harmony=True, batch=batching)
+        model, replace(options, harmony=True, batch=batching, cache=cache)
     ) as runtime:
         if job.options.adapter is not None:
             runtime.use_adapter(job.options.adapter)

@@ -371,3 +371,15 @@ def test_whatever_was_read_the_longest_known_point_is_found(
         statistics = cache.statistics
         held = sum(live.cache.nbytes for live in cache._caches)
         assert statistics.nbytes <= max(limit, held + 3 * PROTECTED_SNAPSHOTS)
+
+
+def test_what_no_recent_request_used_is_forgotten_and_what_is_shared_stays() -> None:
+    cache = PromptCache(FakePool(), message_ends=ENDS, requests=4)
+    policy, own = [*range(10, 20), 9], 20
+    sizes = []
+    for number in range(60):
+        first = 100 + own * number
+        read(cache, [*policy, *range(first, first + own), *OPEN])
+        sizes.append(cache.statistics.kept_tokens)
+    assert sizes[-1] <= max(sizes[:20]) < len(policy) + 20 * own
+    assert read(cache, [*policy, 5, 6]) == len(policy)

@@ -18,7 +18,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_gptoss.engine.prompt_cache.eviction import evict, evict_guesses
+from mlx_gptoss.engine.prompt_cache.eviction import evict, evict_guesses, evict_unused
 from mlx_gptoss.engine.prompt_cache.files import PromptFiles
 from mlx_gptoss.engine.prompt_cache.known_prompts import (
     NO_ADAPTER,
@@ -55,8 +55,10 @@ class PromptCache:
         message_ends: Collection[int] = (),
         limit: int = DEFAULT_LIMIT,
         files: PromptFiles | None = None,
+        requests: int | None = None,
     ) -> None:
         self.limit = limit
+        self._requests = requests
         self.resident_bytes = 0
         self._message_ends = token_array(message_ends)
         self._caches = LiveCaches(pool)
@@ -213,6 +215,9 @@ class PromptCache:
 
     def _evict(self, max_bytes: int | None = None) -> None:
         """Bring memory under the limit, or under `max_bytes`."""
+        if self._requests is not None:
+            since = self._counts.requests - self._requests
+            self._count(evicted_tokens=evict_unused(self._prompts, since))
         most_guesses = int(self.limit * GUESSES_FRACTION)
         if self._prompts.nbytes > most_guesses:
             evict_guesses(self._prompts, most_guesses)

@@ -35,6 +35,22 @@ def evict(
     return evicted
 
 
+def evict_unused(nodes: Iterable[PrefixNode], since: int) -> int:
+    """Drop what no request from the one numbered `since` on has used.
+
+    Returns the number of evicted tokens. Caches in use keep what they hold.
+    """
+    old = [node for node in nodes if node.nbytes and node.last_used < since]
+    evicted = 0
+    for node in sorted(old, key=lambda node: -node.start):
+        if not node.live_caches:
+            evicted += len(node.tokens)
+            node.rows = node.snapshot = None
+            if node.is_empty:
+                remove_node(node)
+    return evicted
+
+
 def evict_guesses(nodes: Iterable[PrefixNode], max_bytes: int) -> None:
     """Drop snapshots that were guesses until those left have at most `max_bytes`."""
     guesses = [n for n in nodes if n.guessed and n.snapshot is not None]

@@ -51,6 +51,7 @@ class LazyPromptCache:
                 message_ends=self._message_ends(),
                 limit=self._options.limit(self._plan),
                 files=self._files(),
+                requests=self._options.requests,
             )
         return self._cache
 

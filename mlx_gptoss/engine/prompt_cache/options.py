@@ -18,12 +18,15 @@ class CacheOptions:
         leaves free, beside the conversation in use.
     disk: most bytes of files, of all models together; 0 uses no disk.
     folder: where the files are; None: $MLX_GPTOSS_CACHE, or the user's cache folder.
+    requests: forget what none of so many requests has used; None keeps it while there
+        is memory. For piles of prompts that share a beginning and are not continued.
     idle: allow `Runtime.prepare` to prefill while there is no other work.
     """
 
     memory: str | int | None = None
     disk: str | int = 0
     folder: Path | None = None
+    requests: int | None = None
     idle: bool = True
 
     def limit(self, plan: Plan | None) -> int:
