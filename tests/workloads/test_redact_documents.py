@@ -196,6 +196,8 @@ def test_files_of_folders_keep_their_places(tmp_path: Path) -> None:
         tmp_path / "out/in/deep/b.json",
     ]
     assert found.left_out == (inside / "c.png",)
+    kept = list_work([inside], tmp_path / "out", inside / "a.txt")  # the vault
+    assert [work.source.name for work in kept.works] == ["b.json"]
     with pytest.raises(RedactionError, match="--output"):
         list_work([inside], None)
     with pytest.raises(RedactionError, match="would replace"):

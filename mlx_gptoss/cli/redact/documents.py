@@ -56,7 +56,9 @@ def takes_documents(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def plan_documents(sources: Sequence[Path], output: Path | None) -> "MaskingWorks":
+def plan_documents(
+    sources: Sequence[Path], output: Path | None, vault: Path | None
+) -> "MaskingWorks":
     """List the files to read; none means the standard input."""
     from mlx_gptoss.workloads.redact.folders import MaskingWork, MaskingWorks, list_work
 
@@ -64,7 +66,7 @@ def plan_documents(sources: Sequence[Path], output: Path | None) -> "MaskingWork
         return MaskingWorks((MaskingWork(STDIN, output),), ())
     if STDIN in sources:
         raise click.UsageError("`-`, the standard input, stands alone")
-    found = list_work(sources, output)
+    found = list_work(sources, output, vault)
     if found.left_out:
         names = ", ".join(f"`{path}`" for path in found.left_out[:3])
         more = ", …" if len(found.left_out) > 3 else ""

@@ -125,7 +125,7 @@ def redact(
 
     if patterns_only:
         refuse_given(OF_MODELS, "is for a model: leave out --patterns-only")
-    works = plan_documents(sources, output)
+    works = plan_documents(sources, output, vault)
     if patterns_only:
         redactor = Redactor(None, keep=keep)
     else:

@@ -37,7 +37,7 @@ def unredact(
     from mlx_gptoss.workloads.redact.work import restore_document
 
     kept = Vault.read(vault)
-    for path, target in plan_documents(sources, output).works:
+    for path, target in plan_documents(sources, output, vault).works:
         source, pieces = read_source(path, target, kind), list[str]()
         restore_document(
             source.text, source.kind, source.name, kept, write=pieces.append

@@ -22,8 +22,12 @@ class MaskingWorks(NamedTuple):
     left_out: tuple[Path, ...]
 
 
-def list_work(sources: Sequence[Path], output: Path | None) -> MaskingWorks:
-    """List the files of `sources`, which may be folders; hidden ones are left.
+def list_work(
+    sources: Sequence[Path], output: Path | None, vault: Path | None = None
+) -> MaskingWorks:
+    """List the files of `sources`, which may be folders, without hidden ones.
+
+    Nor is the `vault` one of them.
 
     One file goes to `output`, or to the standard output without one; several, and
     folders, go into the folder `output`, in the same places. Raises RedactionError for
@@ -41,6 +45,8 @@ def list_work(sources: Sequence[Path], output: Path | None) -> MaskingWorks:
         for path, inside in _files(source):
             if several and output and path.resolve().is_relative_to(output.resolve()):
                 continue  # of an earlier call
+            if vault is not None and path.resolve() == vault.resolve():
+                continue
             if source.is_dir() and not is_text(path):
                 left_out.append(path)
                 continue
