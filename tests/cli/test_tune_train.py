@@ -168,6 +168,16 @@ def test_an_adapter_is_trained_on_in_another_folder(
     assert "was started with start `" in again.stderr
 
 
+def test_a_run_that_made_it_worse_says_what_was_measured(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    fast = ("--learning-rate", "100", "--warmup", "0", "--steps", "1")
+    done = tune(data, "-m", model, "-o", tmp_path / "x", *QUICK, *fast)
+    assert done.exit_code == 0, done.output
+    assert "it was lower before: train more, or slower" in done.stdout
+    assert "without it" not in done.stdout  # it may have started from an adapter
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
