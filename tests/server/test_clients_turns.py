@@ -1,7 +1,7 @@
 """Real coding agents through ten turns: a tool in each, a cancel, and a compaction.
 
 The model says what its prompt asks for; the agents, their tools and the server are
-real. `npm install @openai/codex @anthropic-ai/claude-code opencode-ai` in a folder that
+real. `npm install @openai/codex @anthropic-ai/claude-code` in a folder that
 MLX_GPTOSS_NODE names, then `pytest -m soak tests/server/test_clients_turns.py`.
 """
 
@@ -33,7 +33,6 @@ SECONDS = 180
 CONTEXT = 400_000  # of the model, whose tokens are bytes
 # What calls of each agent's shell have: the name of the tool, and that of its argument.
 SHELLS = {"exec_command": "cmd", "shell_command": "command", "Bash": "command"}
-SHELLS |= {"bash": "command"}
 QUESTION, RESULT = "<|start|>user<|message|>", "<|start|>functions."
 ASKED = re.compile(r"TURN (\d+)")
 COUNTING = " ".join(map(str, range(30_000)))
@@ -99,14 +98,6 @@ AGENTS = {
         "claude",
         CLAUDE,
         ("--continue", *CLAUDE),
-        compact_command="/compact",
-    ),
-    "opencode": Agent(
-        "opencode",
-        "opencode-ai",
-        "opencode",
-        ("run",),
-        ("run", "--continue"),
         compact_command="/compact",
     ),
 }
