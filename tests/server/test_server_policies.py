@@ -15,6 +15,7 @@ from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.server.policies import ServedPolicies
 from mlx_gptoss.workloads.classify.policy import Policy, parse_policy
 from tests.server.test_server_batches import ended, lines_of
+from tests.support import sse
 from tests.support.judging import FINE, POLICY, SURENESS, THOUGHT, judging
 from tests.support.live import Live, live
 from tests.support.serving import DATE
@@ -168,6 +169,21 @@ def test_ollama_says_it_in_the_answer(server: Live) -> None:
         assert lines[-1]["done_reason"] == "content_filter"
     [answered] = ask("chat", messages=said(GOOD), stream=False)
     assert answered["message"]["content"] == FINE
+
+
+def test_lm_studio_says_it_in_the_answer(server: Live) -> None:
+    body = {"model": "demo", "input": BAD}
+    whole = httpx2.post(f"{server.url}/api/v1/chat", json=body)
+    streamed = httpx2.post(f"{server.url}/api/v1/chat", json=body | {"stream": True})
+
+    [item] = whole.json()["output"]
+    assert item["type"] == "message" and REFUSED in item["content"]
+    deltas = [
+        event
+        for event in sse.objects(streamed.text)
+        if event["type"] == "message.delta"
+    ]
+    assert REFUSED in "".join(event["content"] for event in deltas)
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,19 @@ from mlx_gptoss.api.lmstudio.wire import (
     StudioChatResult,
     StudioChatStatistics,
 )
-from mlx_gptoss.api.responses.wire import MessageItem, ReasoningItem, ResponseReply
+from mlx_gptoss.api.responses.wire import (
+    MessageItem,
+    OutputRefusal,
+    ReasoningItem,
+    ResponseReply,
+)
 from mlx_gptoss.api.wire import StreamEvent
 
 ITEMS = ("reasoning", "message")
 DELTAS = {
     "response.reasoning_text.delta": "reasoning.delta",
     "response.output_text.delta": "message.delta",
+    "response.refusal.delta": "message.delta",
 }
 ENDS = ("response.completed", "response.incomplete", "response.failed")
 
@@ -103,5 +109,8 @@ class StudioChatWriter:
 def chat_items(item: Any) -> Iterator[StudioChatItem]:
     """Yield the text of an output item of a response; no other can be in a chat."""
     if isinstance(item, ReasoningItem | MessageItem):
-        text = "".join(part.text for part in item.content)
-        yield StudioChatItem(type=item.type, content=text)
+        parts = (
+            part.refusal if isinstance(part, OutputRefusal) else part.text
+            for part in item.content
+        )
+        yield StudioChatItem(type=item.type, content="".join(parts))
