@@ -282,10 +282,10 @@ class Runtime(RuntimeBase):
     def call_in_loop(
         self, loop: AbstractEventLoop, call: Callable[..., object], *arguments: Any
     ) -> None:
-        """Call a function in an event loop, from any thread; return at once.
+        """Call `call(*arguments)` in an event loop, from any thread; return at once.
 
-        From the callbacks of `submit`, the loop is woken once for all steps of a pass.
-        Does nothing if the loop is closed.
+        From the callbacks of `submit`, `loop` is woken once for all steps of a pass.
+        Does nothing if it is closed.
         """
         self._scheduler.call_in_loop(loop, call, *arguments)
 
