@@ -198,6 +198,8 @@ def test_files_settings_and_the_enter_of_an_input_method(chromium: Chromium) -> 
         page.get_by_role("button", name="Settings").click()
         page.get_by_label("high").check()
         page.get_by_label("Instructions for the model").fill("Be brief.")
+        with page.expect_response("**/chats*"):  # the page is drawn anew
+            page.evaluate("dispatchEvent(new Event('focus'))")
         page.get_by_role("button", name="Close").click()
         name = '"><img src=x onerror=alert(1)>.txt'
         page.locator("input[type=file]").set_input_files(

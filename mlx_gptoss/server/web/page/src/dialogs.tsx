@@ -1,16 +1,46 @@
 // The settings of a conversation, models, help, a link; and a page without a conversation.
+import { useEffect, useRef, useState } from "preact/hooks";
+
 import { bytes, CopyButton, Modal, number, rate } from "./parts";
 import { openModels } from "./sidebar";
 import { servesDemo, store, type State } from "./store";
-import type { Download, PublishedModel, Settings } from "./types";
+import type { Download, PageFacts, PublishedModel, Settings } from "./types";
 
 const EFFORTS: Settings["effort"][] = ["low", "medium", "high"];
 
+// A value that is being typed or dragged, and what keeps it: shown as it is until it is
+// kept, whatever else is drawn anew meanwhile; kept, too, when its field goes away.
+function useDraft<T>(value: T, keep: (value: T) => void) {
+  const [draft, setDraft] = useState<T | null>(null);
+  const last = useRef<{ draft: T | null; keep: (value: T) => void }>({ draft, keep });
+  last.current.keep = keep;
+  const edit = (given: T | null) => {
+    last.current.draft = given;
+    setDraft(given);
+  };
+  const finish = () => {
+    const given = last.current.draft;
+    if (given === null) return;
+    last.current.keep(given);
+    edit(null);
+  };
+  useEffect(() => () => {
+    if (last.current.draft !== null) last.current.keep(last.current.draft);
+  }, []);
+  return { value: draft ?? value, edit, finish };
+}
+
 export function SettingsDialog({ state }: { state: State }) {
-  const settings = store.settings;
-  const facts = state.facts;
-  if (!settings || !facts) return null;
+  if (!store.settings || !state.facts) return null;
+  return <SettingsFields settings={store.settings} facts={state.facts} />;
+}
+
+function SettingsFields({ settings, facts }: { settings: Settings; facts: PageFacts }) {
   const change = (given: Partial<Settings>) => void store.change(given);
+  const temperature = useDraft(settings.temperature, (given) =>
+    change({ temperature: given }),
+  );
+  const system = useDraft(settings.system, (given) => change({ system: given }));
   return (
     <Modal title="Settings of this conversation">
       <label class="field">
@@ -42,22 +72,24 @@ export function SettingsDialog({ state }: { state: State }) {
         ))}
       </fieldset>
       <label class="field">
-        <span>Temperature: {settings.temperature.toFixed(1)}</span>
+        <span>Temperature: {temperature.value.toFixed(1)}</span>
         <input
           type="range"
           min="0"
           max="2"
           step="0.1"
-          value={settings.temperature}
-          onChange={(event) => change({ temperature: Number(event.currentTarget.value) })}
+          value={temperature.value}
+          onInput={(event) => temperature.edit(Number(event.currentTarget.value))}
+          onChange={temperature.finish}
         />
       </label>
       <label class="field">
         <span>Instructions for the model</span>
         <textarea
           rows={5}
-          value={settings.system}
-          onChange={(event) => change({ system: event.currentTarget.value })}
+          value={system.value}
+          onInput={(event) => system.edit(event.currentTarget.value)}
+          onChange={system.finish}
         />
       </label>
       <fieldset>
