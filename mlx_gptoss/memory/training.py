@@ -21,6 +21,7 @@ FLOAT32_BYTES = 4
 # are computed; then also the new value of each beside the old one.
 COPIES_OF_TRAINED = 4
 COPIES_IN_UPDATE = 7
+COPIES_BETWEEN_STEPS = 3  # itself and the moments
 COPIES_OF_LOGITS = 3  # logits, their exponentials, and their gradient
 # The gradients of the layer in progress and what is computed ahead of it, by what a
 # layer keeps, and by the scores of the longest document: measured.
@@ -80,6 +81,12 @@ class TrainingPlan:
             + self.activation_bytes
             + self.logit_bytes
         )
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of MLX's arrays that a step takes beyond those held between steps."""
+        trained = FLOAT32_BYTES * self.load.trained_values
+        return self.array_bytes - self.weight_bytes - COPIES_BETWEEN_STEPS * trained
 
     @property
     def total_bytes(self) -> int:

@@ -64,7 +64,7 @@ def planned_and_measured(
         decode_model(model)
     updates = updates_of(model, options, checkpointed=plan.load.checkpointed)
     with updates.attached(model):
-        trainer = Trainer(model, updates, clip=1.0)
+        trainer = Trainer(model, updates, clip=1.0, step_bytes=plan.step_bytes)
         mx.reset_peak_memory()
         trainer.step([batch], 1e-3)
     return plan.array_bytes, mx.get_peak_memory() - begun

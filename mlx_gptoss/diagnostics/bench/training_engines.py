@@ -93,7 +93,11 @@ class OwnTraining:
         )
         updates.attach(model)
         self._trainer = Trainer(
-            model, updates, weight_decay=tuning.weight_decay, clip=tuning.clip
+            model,
+            updates,
+            weight_decay=tuning.weight_decay,
+            clip=tuning.clip,
+            step_bytes=plan.step_bytes,
         )
 
     def train(self, batches: Iterable[np.ndarray], report: Report) -> None:

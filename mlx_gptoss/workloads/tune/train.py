@@ -94,6 +94,7 @@ def _train(
             updates,
             weight_decay=options.weight_decay,
             clip=options.clip,
+            step_bytes=prepared.plan.step_bytes,
         )
         state, saved = RunState(), prepared.saved
         if saved is not None:

@@ -18,6 +18,7 @@ from mlx_gptoss.model.blas import sharing_threads
 from mlx_gptoss.model.gpt_oss import GptOss
 from mlx_gptoss.workloads.tune.batches import PackedTokens
 from mlx_gptoss.workloads.tune.loss import batch_loss, learned_tokens, streams_of
+from mlx_gptoss.workloads.tune.step_memory import limited_memory
 
 Arrays = Mapping[str, mx.array]
 
@@ -48,12 +49,18 @@ class Trainer:
         weight_decay: float = 0.0,
         clip: float = 0.0,
         logits_at_once: int | None = None,
+        step_bytes: int | None = None,
     ) -> None:
-        """Train updates that are attached to the model."""
+        """Train updates that are attached to the model.
+
+        step_bytes: what a step may take beyond what is held between steps, as planned;
+            see `limited_memory`.
+        """
         self.updates = updates
         self.clip = clip
         self._model = model
         self._limit = logits_at_once
+        self._step_bytes = step_bytes
         self._gradient = nn.value_and_grad(updates, self._loss)
         self._optimizer = optim.AdamW(
             0.0, weight_decay=weight_decay, bias_correction=True
@@ -84,7 +91,7 @@ class Trainer:
     ) -> OptimizerStep:
         """Make one step on accumulated batches; nothing changes if it is not finite."""
         streams = max(streams_of(self._model, batch) for batch in batches)
-        with sharing_threads(streams):
+        with sharing_threads(streams), limited_memory(self._step_bytes):
             return self._step(batches, learning_rate)
 
     def _step(
