@@ -34,7 +34,13 @@ class _Override:
 
 def on_gpu() -> bool:
     """Return whether the default device is a GPU."""
-    return mx.default_device().type == mx.DeviceType.gpu
+    return _has_gpu() and mx.default_device().type == mx.DeviceType.gpu
+
+
+@cache
+def _has_gpu() -> bool:
+    """Return whether this machine has a GPU, which is asked at every operation."""
+    return mx.is_available(mx.gpu)
 
 
 def use_gpu_paths() -> bool:
