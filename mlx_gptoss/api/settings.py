@@ -53,7 +53,8 @@ class ServerSettings:
     reserves a quarter of the room for the answer. `sampling` applies to fields that a
     request leaves out. `date` None is today. `store` is the folder for files, None for
     no files. `log_prompts` writes prompts to the log, which otherwise has none.
-    `ollama` serves Ollama's API, too.
+    `ollama` serves Ollama's API, too. Without `stream_comments` an idle stream sends
+    empty lines, for clients that take every other line for JSON.
     """
 
     api_key: str | None = field(default=None, repr=False)
@@ -71,3 +72,4 @@ class ServerSettings:
     log_prompts: bool = False
     store: Path | None = None
     ollama: bool = True
+    stream_comments: bool = True

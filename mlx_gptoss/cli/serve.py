@@ -172,6 +172,7 @@ def settings_of(
         sampling=SamplingParams(temperature=given["temperature"], top_p=given["top_p"]),
         log_prompts=given["log_prompts"],
         ollama=not given["no_ollama"],
+        stream_comments=not given["no_comments"],
         store=None if no_store else config_folder() / STORE,
     )
 

@@ -166,6 +166,11 @@ ANSWER_OPTIONS = (
         help="Naming of reasoning events in streamed responses",
     ),
     click.option(
+        "--no-comments",
+        is_flag=True,
+        help="No comments in streams, for clients that cannot read them (shell-gpt)",
+    ),
+    click.option(
         "--no-loop-guard",
         is_flag=True,
         help="Do not cut text that repeats itself",

@@ -52,7 +52,6 @@ from mlx_gptoss.server.policies import ServedPolicies
 from mlx_gptoss.server.redactor import ServedRedactor
 from mlx_gptoss.server.responses.registry import ResponseRegistry
 from mlx_gptoss.server.stream import (
-    BLANK,
     KEEP_ALIVE,
     QUEUED,
     SERVER_SENT_EVENTS,
@@ -270,15 +269,16 @@ class Service:
     ) -> EventStream:
         """Send `frames` as the client reads them, in the form of an API's streams."""
         limits = self.settings.limits
+        comments = form.comments and self.settings.stream_comments
         stream = EventStream(
             frames,
             close=job.close,
             heartbeat_seconds=limits.heartbeat_seconds,
-            heartbeat=job.heartbeat if form.comments else lambda: BLANK,
+            heartbeat=job.heartbeat if comments else lambda: form.blank,
             form=form,
             headers=add_unenforced_keywords(headers, job.turn.prompt.unenforced),
         )
-        if form.comments:
+        if comments:
             job.comment_progress(stream)
         return stream
 

@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": alive\n\n"  # a comment, which clients ignore
 QUEUED = b": waiting, place %d in the queue\n\n"
-BLANK = b" "  # in front of the next line of JSON, where it means nothing
 CLIENT_CLOSED_REQUEST = 499  # nginx's code, for the log: no client is left to read it
 
 
@@ -68,15 +67,16 @@ def json_line(error: ApiError) -> bytes:
 
 @dataclass(frozen=True)
 class StreamFormat:
-    """How a stream is written; one without comments says nothing while it waits."""
+    """How a stream is written; one without comments sends `blank` while it waits."""
 
     media_type: str
     error_frame: Callable[[ApiError], bytes]
     comments: bool = True
+    blank: bytes = b"\n"  # what means nothing between two frames: an empty line
 
 
 SERVER_SENT_EVENTS = StreamFormat("text/event-stream", error_frame)
-JSON_LINES = StreamFormat("application/x-ndjson", json_line, comments=False)
+JSON_LINES = StreamFormat("application/x-ndjson", json_line, comments=False, blank=b" ")
 
 
 async def wait_for_disconnect(receive: Receive) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from mlx_gptoss.api.settings import RequestLimits, ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.memory import PREFILL_CHUNK as CHUNK
 from tests.support import sse
@@ -39,9 +40,14 @@ def runtime() -> Iterator[Runtime]:
         yield runtime
 
 
-def streamed(runtime: Runtime, path: str, **fields: Any) -> str:
+def streamed(
+    runtime: Runtime,
+    path: str,
+    settings: ServerSettings | None = None,
+    **fields: Any,
+) -> str:
     async def ask() -> str:
-        async with asked(runtime) as client:
+        async with asked(runtime, settings) as client:
             body = BODIES[path] | {"model": "demo", "stream": True} | fields
             reply = await client.post(path, json=body)
             assert reply.status_code == 200, reply.text
@@ -63,6 +69,20 @@ def test_a_stream_says_in_comments_how_its_prompt_is_read(
     assert done == [*range(done[0], total, CHUNK)]  # some came before the stream
     assert {of for _, of in counts} == {total}
     assert all("prompt_progress" not in one for one in sse.objects(text))
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_a_stream_may_have_no_comments_but_empty_lines(
+    runtime: Runtime, path: str
+) -> None:
+    """shell-gpt 1.0.1 takes every line that is not empty for JSON."""
+    limits = RequestLimits(heartbeat_seconds=0.001)
+    settings = ServerSettings(limits=limits, stream_comments=False)
+    text = streamed(runtime, path, settings)
+
+    lines = text.splitlines()
+    assert all(line.startswith(("data: ", "event: ")) for line in lines if line)
+    assert "\n\n\n" in text or text.startswith("\n")  # signs of life all the same
 
 
 def check_shape(

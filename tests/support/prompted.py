@@ -23,6 +23,7 @@ from tests.support.fakes import (
 )
 
 TURN = "<|start|>assistant"
+RAW = " Paris."  # said behind a prompt without messages
 ROWS = 300
 
 
@@ -37,6 +38,8 @@ class PromptedModel(FakeModel):
         self._step_seconds = step_seconds
         self._tokenizer = byte_tokenizer()
         self._turn = token_ids(TURN, self._tokenizer)
+        self._start = self._turn[0]
+        self._raw = token_ids(RAW, self._tokenizer)
         self._end = self._tokenizer.special("<|return|>")
 
     def behind(self, tokens: list[int], cache: FakeCache, *, last: bool) -> mx.array:
@@ -49,6 +52,8 @@ class PromptedModel(FakeModel):
             self.said = 0
             self.prompts.append(self._tokenizer.decode(cache.ids))
             cache.answer = token_ids(self._answer_to(self.prompts[-1]), self._tokenizer)
+        elif self._start not in cache.ids and cache.ids[-len(self._raw) :] != self._raw:
+            cache.answer = [*self._raw]
         else:
             cache.answer = []
         said = cache.answer[0] if cache.answer else self._end
