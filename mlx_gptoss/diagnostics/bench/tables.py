@@ -207,7 +207,8 @@ def stalls_table() -> list[str]:
 def tune_table() -> list[str]:
     """Steps of training beside mlx-lm's, with MLX's own BLAS and with OpenBLAS."""
     lines: list[str] = []
-    for run in (read_run("tune-demo"), read_run("tune-demo-openblas")):
+    for name in ("tune-demo", "tune-demo-openblas", "tune-smol-openblas"):
+        run = read_run(name)
         result = run["result"]
         work = result["work"]
         rows = [
