@@ -1,7 +1,7 @@
 """Real coding agents through ten turns: a tool in each, a cancel, and a compaction.
 
 The model says what its prompt asks for; the agents, their tools and the server are
-real. `npm install @openai/codex @anthropic-ai/claude-code` in a folder that
+real. `npm install @openai/codex @anthropic-ai/claude-code opencode-ai` in a folder that
 MLX_GPTOSS_NODE names, then `pytest -m soak tests/server/test_clients_turns.py`.
 """
 
@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.diagnostics.agents.endpoint import Endpoint
+from mlx_gptoss.diagnostics.agents.known_agents import NAME
 from mlx_gptoss.diagnostics.agents.setup import prepare
 from tests.server.test_clients_more import node_package
 from tests.support.live import Live, live
@@ -33,6 +35,7 @@ SECONDS = 180
 CONTEXT = 400_000  # of the model, whose tokens are bytes
 # What calls of each agent's shell have: the name of the tool, and that of its argument.
 SHELLS = {"exec_command": "cmd", "shell_command": "command", "Bash": "command"}
+SHELLS |= {"bash": "command"}
 QUESTION, RESULT = "<|start|>user<|message|>", "<|start|>functions."
 ASKED = re.compile(r"TURN (\d+)")
 COUNTING = " ".join(map(str, range(30_000)))
@@ -57,9 +60,9 @@ def answer_to(prompt: str) -> str:
     turn = int(asked[-1])
     if RESULT in question:
         return say(COUNTING if turn == CANCELLED else f"Turn {turn} is done.")
-    call = {SHELLS[shell]: f"echo {turn} >> turns.txt", "description": "Count"}
-    if shell in ("exec_command", "shell_command"):
-        del call["description"]
+    call = {SHELLS[shell]: f"echo {turn} >> turns.txt"}
+    if shell == "Bash":
+        call["description"] = "Count"
     return (
         "<|channel|>analysis<|message|>I count.<|end|><|start|>assistant"
         f"<|channel|>commentary to=functions.{shell} <|constrain|>json<|message|>"
@@ -78,6 +81,7 @@ class Agent:
     later: Sequence[str]
     compact: Sequence[str] = ()  # more arguments in that turn
     compact_command: str = ""  # a turn of its own instead
+    compact_route: str = ""  # of the agent's own server (`serve`), instead
     environment: Mapping[str, str] | None = None
 
 
@@ -100,7 +104,16 @@ AGENTS = {
         ("--continue", *CLAUDE),
         compact_command="/compact",
     ),
+    "opencode": Agent(
+        "opencode",
+        "opencode-ai",
+        "opencode",
+        ("run",),
+        ("run", "--continue"),
+        compact_route="summarize",
+    ),
 }
+LISTENING = re.compile(r"listening on (http://\S+)")
 
 
 @dataclass(frozen=True)
@@ -114,6 +127,7 @@ class Session:
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         own = {"HOME": str(self.home), "CODEX_HOME": str(self.home / ".codex")}
+        own["PWD"] = str(self.project)  # opencode believes it more than its folder
         return subprocess.Popen(
             [self.program, *arguments],
             cwd=self.project,
@@ -130,6 +144,21 @@ class Session:
             said, _ = process.communicate(timeout=SECONDS)
         assert process.returncode == 0, said
         return said
+
+    def compact_by_server(self) -> None:
+        """Compact the latest session as the agent's own interface does, over HTTP."""
+        with self.start("serve", "--port", "0") as process:
+            assert process.stdout
+            try:
+                lines = map(LISTENING.search, process.stdout)
+                url = next(found[1] for found in lines if found)
+                with httpx2.Client(base_url=url, timeout=SECONDS) as client:
+                    [session] = client.get("/session").raise_for_status().json()
+                    route = f"/session/{session['id']}/{self.agent.compact_route}"
+                    names = {"providerID": NAME, "modelID": Endpoint().model}
+                    client.post(route, json=names).raise_for_status()
+            finally:
+                os.killpg(process.pid, signal.SIGTERM)
 
     def cancel(self, *arguments: str, once: Any) -> None:
         """Start a turn and end the agent by Ctrl-C once `once` is true."""
@@ -178,6 +207,8 @@ def test_an_agent_goes_through_ten_turns(name: str, tmp_path: Path) -> None:
                 continue
             if turn == COMPACTED and agent.compact_command:
                 session.run(*start, agent.compact_command)
+            if turn == COMPACTED and agent.compact_route:
+                session.compact_by_server()
             more = agent.compact if turn == COMPACTED else ()
             said = session.run(*start, *more, asked)
             assert f"Turn {turn} is done." in said, said
