@@ -79,10 +79,16 @@ RunningTurn = Generator[Event | Work, Any, T]
 
 
 class NextStep:
-    """The next Step of a stream; None at its end."""
+    """The next Step of a stream; None at its end.
 
-    def __init__(self, stream: Stream) -> None:
+    In an event loop it waits until `together` steps have come, or the last, and gives
+    those one by one at once: to wake a reader takes longer than to read a step. The
+    steps that came before the time was over are given, too.
+    """
+
+    def __init__(self, stream: Stream, together: int = 1) -> None:
         self._stream = stream
+        self._together = together
 
     def run(self, limit: TimeLimit) -> Step | None:
         limit.check()
@@ -92,19 +98,35 @@ class NextStep:
         return next(self._stream, None)
 
     async def run_async(self, limit: TimeLimit) -> Step | None:
+        several = self._together > 1
+        if several and (step := self._stream.take()) is not None:
+            return step
         limit.check()
-        loop = asyncio.get_running_loop()
-        ready: asyncio.Future[None] = loop.create_future()
-
-        def resolve() -> None:
-            if not ready.done():
-                ready.set_result(None)
-
-        if not self._stream.ready(resolve, loop):
-            await asyncio.wait((ready,), timeout=limit.left)
-            if not ready.done():
-                raise limit.error()
+        in_time = await self._wait(limit.left)
+        if several and (step := self._stream.take()) is not None:
+            return step
+        if not in_time:
+            raise limit.error()
         return next(self._stream, None)
+
+    async def _wait(self, seconds: float | None) -> bool:
+        """Return whether steps, or the end, came within `seconds`."""
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[bool] = loop.create_future()
+
+        def tell(came: bool = True) -> None:
+            if not told.done():
+                told.set_result(came)
+
+        if self._stream.ready(tell, loop, self._together):
+            return True
+        if seconds is None:
+            return await told
+        timer = loop.call_later(seconds, tell, False)
+        try:
+            return await told
+        finally:
+            timer.cancel()
 
     async def release(self) -> None:
         if not self._stream.closed:

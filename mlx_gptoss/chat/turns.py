@@ -42,6 +42,7 @@ from mlx_gptoss.harmony.parse.parser import Parser
 if TYPE_CHECKING:
     from mlx_gptoss.chat.base_chat import BaseChat
 
+TOGETHER = 16  # steps read at a time of an answer that only its end is waited for
 TOO_LONG = "Error: the result has {} characters, too many to be read; ask for less"
 
 
@@ -92,7 +93,8 @@ class Turns:
 
         If it ends before generation begins, the old history is restored. The answer has
         `response_format`, if given. `goes_on` says that another question may follow,
-        for which the history is prefilled.
+        for which the history is prefilled; otherwise nobody looks at an answer before
+        it is whole, and its steps are read several at a time.
         """
         return self._hold(self._ask(history, goes_on=goes_on), response_format)
 
@@ -168,7 +170,7 @@ class Turns:
         """Generate, run the tools that are called, and repeat until none are."""
         transcript = self._chat.transcript
         for rounds in count(1):
-            yield from self._generate(stream)
+            yield from self._generate(stream, 1 if goes_on else TOGETHER)
             total = self.stats
             assert total is not None
             called = bool(transcript.waiting)
@@ -242,7 +244,7 @@ class Turns:
             budget = max(budget - self.reasoning_tokens, 0)
         return replace(given, tool_choice=choice, max_reasoning_tokens=budget)
 
-    def _generate(self, stream: Stream) -> RunningTurn[None]:
+    def _generate(self, stream: Stream, together: int) -> RunningTurn[None]:
         """Yield the events of one generation; record its messages, calls, and stats."""
         chat, calls = self._chat, self._chat.transcript.calls
         calls.begin_generation()
@@ -254,7 +256,9 @@ class Turns:
             next_id=calls.next_id,
         )
         answer = AnswerParser(parser, chat.constraints.stop)
-        next_step, self._stream = NextStep(stream), stream
+        if chat.constraints.stop:  # what is computed after a stop string is lost
+            together = 1
+        next_step, self._stream = NextStep(stream, together), stream
         try:
             while not answer.stopped and (step := (yield next_step)) is not None:
                 yield from self._record(answer.feed(step.token))

@@ -32,6 +32,7 @@ class StepQueue:
         self.prompt_logprobs: PromptLogprobs | None = None
         self._lock = threading.Lock()
         self._listener: Callable[[], object] | None = None
+        self._awaited = 1  # entries that the listener waits for
 
     def put(self, step: Step, stats: Statistics) -> None:
         """Append a step, with the statistics up to it."""
@@ -43,9 +44,13 @@ class StepQueue:
         self.prompt_logprobs = logprobs
 
     def end(self, stats: Statistics | None, error: BaseException | None) -> None:
-        """Append the end; drop the steps before it if the answer was cancelled."""
+        """Append the end; if the answer was cancelled, drop the steps before it.
+
+        A reader who waits for several steps gets those that came.
+        """
         cancelled = stats is None or stats.finish_reason == CANCELLED
-        while cancelled and error is None and not self.entries.empty():
+        dropped = cancelled and error is None and self._listener is None
+        while dropped and not self.entries.empty():
             try:
                 self.entries.get_nowait()
             except Empty:  # the reader was faster
@@ -54,16 +59,22 @@ class StepQueue:
         self.ended.set()
         self._call_listener()
 
-    def listen(self, listener: Callable[[], object]) -> bool:
-        """Say whether there is an entry; if not, call `listener` when one comes."""
+    def listen(self, listener: Callable[[], object], count: int = 1) -> bool:
+        """Say whether there are `count` entries, or the end.
+
+        If not, call `listener` when they have come.
+        """
         with self._lock:
-            if not self.entries.empty():
+            if self.entries.qsize() >= count or self.ended.is_set():
                 return True
-            self._listener = listener
+            self._listener, self._awaited = listener, count
             return False
 
     def _call_listener(self) -> None:
+        """Call the listener, unless it waits for more entries."""
         with self._lock:
+            if self.entries.qsize() < self._awaited and not self.ended.is_set():
+                return
             listener, self._listener = self._listener, None
         if listener is not None:
             listener()
@@ -103,29 +114,42 @@ class Stream(Iterator[Step]):
         except BaseException:  # the reader was interrupted, or cancels
             self.close()
             raise
-        if not isinstance(entry, StreamEnd):
-            step, self._stats = entry
-            self._steps += 1
-            return step
-        self._release(cancelled=entry.error is None)
-        if entry.error is not None:
-            raise entry.error
-        raise StopIteration
+        step = self._accept(entry)
+        if step is None:
+            raise StopIteration
+        return step
+
+    def take(self) -> Step | None:
+        """Return the next step if it is there, else None; raise an error that is.
+
+        Asks for no step, so that it returns those that came before a `cancelled`.
+        """
+        if self._scheduler is None:
+            return None
+        try:
+            entry = self._queue.entries.get_nowait()
+        except Empty:
+            return None
+        return self._accept(entry)
 
     def ready(
-        self, notify: Callable[[], object], loop: AbstractEventLoop | None = None
+        self,
+        notify: Callable[[], object],
+        loop: AbstractEventLoop | None = None,
+        count: int = 1,
     ) -> bool:
         """Say whether `next` would return or raise at once.
 
         If not, `notify` is called once when it would: in `loop`, which is woken once
         for all steps of a pass, or in the engine thread, which it must not block. A
-        later `ready` replaces it.
+        later `ready` replaces it. With a `count`, that many steps, or the last ones,
+        must be there.
         """
         scheduler = self._scheduler
         if loop is not None and scheduler is not None:
             notify = partial(scheduler.call_in_loop, loop, notify)
         try:
-            return not self._ask() or self._queue.listen(notify)
+            return not self._ask(count) or self._queue.listen(notify, count)
         except BaseException:
             self.close()
             raise
@@ -198,8 +222,19 @@ class Stream(Iterator[Step]):
         """The token ids appended to the cache since the start."""
         return self._generation.computed_ids if self._generation else self._computed_ids
 
-    def _ask(self) -> bool:
-        """Submit the request, and tell the engine that a step is waited for.
+    def _accept(self, entry: "tuple[Step, Statistics] | StreamEnd") -> Step | None:
+        """Take an entry of the queue; return its step, None at the end."""
+        if not isinstance(entry, StreamEnd):
+            step, self._stats = entry
+            self._steps += 1
+            return step
+        self._release(cancelled=entry.error is None)
+        if entry.error is not None:
+            raise entry.error
+        return None
+
+    def _ask(self, count: int = 1) -> bool:
+        """Submit the request, and tell the engine how many steps are waited for.
 
         False if no step will come: it has ended, or the caller cancels.
         """
@@ -210,7 +245,7 @@ class Stream(Iterator[Step]):
             return False
         if self._generation is None:
             self._generation = scheduler.submit(request)
-        self._generation.read(self._steps + 1)
+        self._generation.read(self._steps + count)
         return True
 
     def _release(self, *, cancelled: bool) -> None:

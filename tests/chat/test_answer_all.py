@@ -23,7 +23,9 @@ from mlx_gptoss import (
 )
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.errors import AnswerFormatError, AnswerTimeout, PromptError
+from mlx_gptoss.harmony.constrain.constraints import Constraints
 from tests.support.chat_turns import GREEDY, get_weather
+from tests.support.counting_loop import CountingLoop
 from tests.support.echoing import DONE, LONG, TALK, calling, echoing
 
 OPTIONS: dict[str, Any] = {"params": GREEDY, "date": ""}
@@ -193,6 +195,30 @@ def test_answers_are_read_in_their_format() -> None:
 
     assert [reply.parsed for reply in replies] == [[1, 2], [], None]
     assert isinstance(replies[2].error, AnswerFormatError)
+
+
+def test_a_stop_string_ends_an_answer_where_it_stands() -> None:
+    stop = Constraints(stop=(LONG[40:44],))
+    with echoing() as runtime:
+        [reply] = answer_all(runtime, [TALK], constraints=stop, **OPTIONS)
+        alone = Chat(runtime, constraints=stop, **OPTIONS).ask(TALK)
+
+    assert reply.answer == alone.answer == LONG[:40]
+    assert reply.stats.completion_tokens == alone.stats.completion_tokens
+
+
+def test_the_reader_is_not_woken_for_each_token() -> None:
+    async def main(runtime: Runtime) -> None:
+        texts = [LONG[n : n + 200] for n in range(4)]
+        found = [r async for r in answer_all_async(runtime, texts, **OPTIONS)]
+        assert sorted(r.answer for r in found) == sorted(texts)
+
+    with echoing() as runtime, asyncio.Runner(loop_factory=CountingLoop) as runner:
+        runner.run(main(runtime))
+        passes = sum(runtime.batch_statistics.batch_sizes.values())
+        loop = runner.get_loop()
+    assert isinstance(loop, CountingLoop)
+    assert passes > 200 and loop.wakes < passes / 2
 
 
 def test_tools_of_many_prompts_run_at_the_same_time() -> None:

@@ -60,14 +60,26 @@ def test_readers_of_a_batch_are_woken_once_a_pass() -> None:
     assert loop.wakes <= passes + READERS + 1  # each end is told at once
 
 
-async def read_together(runtime: Runtime) -> list[int]:
+def test_readers_of_whole_answers_are_woken_for_many_steps_at_once() -> None:
+    with (
+        Runtime(noisy(), cache=CacheOptions(idle=False)) as runtime,
+        asyncio.Runner(loop_factory=CountingLoop) as runner,
+    ):
+        counts = runner.run(read_together(runtime, 16))
+        loop = runner.get_loop()
+    assert counts == [TOKENS] * READERS
+    assert isinstance(loop, CountingLoop)
+    assert loop.wakes <= 2 * READERS + 1  # once on the way, and at the end
+
+
+async def read_together(runtime: Runtime, steps: int = 1) -> list[int]:
     """Have several streams begin in one pass; return how many steps each had."""
     go_on = threading.Event()
     runtime._thread.post(go_on.wait)
 
     async def read(n: int) -> int:
         stream, count = runtime.generate([3, 1, 4, n], PARAMS), 0
-        while await NextStep(stream).run_async(TimeLimit(None)) is not None:
+        while await NextStep(stream, steps).run_async(TimeLimit(None)) is not None:
             count += 1
         return count
 

@@ -262,6 +262,35 @@ def test_a_reader_is_told_once_when_a_step_is_there(runtime: Runtime) -> None:
     assert set(told) <= {runtime.run(threading.get_ident)}
 
 
+def test_a_reader_may_wait_for_several_steps(runtime: Runtime) -> None:
+    told, came = threading.Event(), list[int]()
+    stream = runtime.generate(IDS, FEW)
+    while not stream.closed:
+        told.clear()
+        assert stream.ready(told.set, count=3) or told.wait(PATIENCE)
+        came.append(len(list(iter(stream.take, None))))
+
+    assert sum(came) == 5 and came[0] >= 3  # and the last two at the end
+    assert stream.take() is None and stream.ready(told.set, count=3)
+    assert stream.stats.completion_tokens == 5
+
+
+def test_who_waits_for_several_steps_gets_those_before_a_cancel(
+    runtime: Runtime,
+) -> None:
+    left, told = threading.Event(), threading.Event()
+    stream = runtime.generate(IDS, GREEDY, cancelled=left.is_set)
+    assert not stream.ready(told.set, count=10**6)
+    until(lambda: len(runtime.model.feeds) > 5)
+    left.set()
+    assert told.wait(PATIENCE)
+    steps = list(iter(stream.take, None))
+
+    assert len(steps) >= 4 and stream.closed
+    assert stream.stats.completion_tokens == len(steps)
+    assert stream.stats.finish_reason == "cancelled"
+
+
 def test_a_stream_that_was_cancelled_ends_without_waiting(runtime: Runtime) -> None:
     stream = runtime.generate(IDS, GREEDY)
     stream.cancel()  # not begun: nothing to end
