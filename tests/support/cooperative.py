@@ -15,7 +15,7 @@ from tests.support.answering_app import CALL, QUESTION, RESULT
 ENDS = "final_answer"  # the tool by which agents of smolagents end
 TEMPERATURE = "-17 degrees"  # what a tool of a test returns, in whatever form
 SAID = "It has -17 degrees."
-SCHEMA = re.compile(r"^# Response Formats\n\n## \w+\n\n(\{.*\})<\|end\|>", re.M)
+SCHEMA = re.compile(r"# Response Formats\n\n## \w+\n\n(\{.*\})<\|end\|>")
 TOOL = re.compile(r"type (\w+) = \(_: \{\n(.*?)\n\}\) => any;", re.S)
 FIELD = re.compile(r"^(\w+)\??: (.+?),?$", re.M)
 EXACTLY = re.compile(r"exactly: *\n?(.+)")
