@@ -15,6 +15,9 @@ of a matrix gives at most |w|₂ |x|₂, and
 - an activation of SwiGLU with clamps at L is at most L (L + 1);
 - the experts of a token are averaged, too.
 
+Adapters are not in the bound: their updates are scaled with the rest, and logits that
+are not finite end an answer with an error.
+
 Dimensions: M hidden size, F intermediate size, E experts, D head dim.
 """
 

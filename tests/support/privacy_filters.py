@@ -21,20 +21,11 @@ from safetensors.numpy import save_file
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
+from mlx_gptoss.format.config.labels import PUBLISHED
 
 Tensors = dict[str, np.ndarray]
 DEMO = Path(__file__).parents[2] / "mlx_gptoss" / "demo"
-CATEGORIES = [
-    "account_number",
-    "private_address",
-    "private_date",
-    "private_email",
-    "private_person",
-    "private_phone",
-    "private_url",
-    "secret",
-]
-LABELS = ["O", *(f"{tag}-{name}" for name in CATEGORIES for tag in "BIES")]
+LABELS = list(PUBLISHED)
 
 
 def filter_config(**overrides: Any) -> dict[str, Any]:

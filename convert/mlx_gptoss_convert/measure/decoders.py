@@ -9,7 +9,6 @@ known here: where bytes come from otherwise, and what is done with the values.
 """
 
 import argparse
-import json
 import sys
 import time
 import tracemalloc
@@ -22,6 +21,7 @@ from safetensors.numpy import save_file
 
 from mlx_gptoss.checkpoint import read_header
 from mlx_gptoss.files import scratch, temporary_folder
+from mlx_gptoss_convert.measure.foreign_sources import BLOCK, NESTED, nf4_state
 from mlx_gptoss_convert.read.bitsandbytes import decode_bitsandbytes
 from mlx_gptoss_convert.read.gguf_blocks import BlockDecoder
 from mlx_gptoss_convert.read.gguf_decoders import DECODERS
@@ -34,7 +34,6 @@ Shape = tuple[int, int]  # rows and columns
 EXPERT_SHAPES: tuple[Shape, ...] = ((5760, 2880), (2880, 2880))
 LONG_SHAPE: Shape = (2880, 4096)
 FLOAT_BYTES = 2
-BLOCK, NESTED = 64, 256  # of bitsandbytes: values, and scales, that share a scale
 
 
 @dataclass(frozen=True)
@@ -57,23 +56,13 @@ def write_bitsandbytes(path: Path, shape: Shape) -> None:
     draw = np.random.default_rng(1)
     count = shape[0] * shape[1]
     blocks = -(-count // BLOCK)
-    state = {
-        "quant_type": "nf4",
-        "blocksize": BLOCK,
-        "dtype": "bfloat16",
-        "shape": shape,
-        "nested_blocksize": NESTED,
-        "nested_dtype": "float32",
-        "nested_offset": 0.5,
-    }
-    raw = json.dumps(state).encode()
     tensors = {
         "w": draw.integers(0, 256, (count // 2, 1), np.uint8),
         "w.absmax": draw.integers(0, 256, blocks, np.uint8),
         "w.quant_map": np.linspace(-1, 1, 16, dtype=np.float32),
         "w.nested_absmax": draw.random(-(-blocks // NESTED), np.float32),
         "w.nested_quant_map": np.linspace(-1, 1, 256, dtype=np.float32),
-        "w.quant_state.bitsandbytes__nf4": np.frombuffer(raw, np.uint8),
+        "w.quant_state.bitsandbytes__nf4": nf4_state(shape, 0.5),
     }
     save_file(tensors, path)
 

@@ -176,10 +176,8 @@ def nf4_entries(config: ModelConfig) -> Iterator[Entry]:
             yield Entry(f"{name}.bias", "BF16", (rows,), bfloat16_noise, 2)
 
 
-def nf4_weight(name: str, shape: tuple[int, ...]) -> Iterator[Entry]:
-    """Yield a weight of bitsandbytes in nf4 with quantized scales."""
-    count = math.prod(shape)
-    blocks = -(-count // BLOCK)
+def nf4_state(shape: tuple[int, ...], offset: float) -> np.ndarray:
+    """Return the `quant_state` of a weight in nf4 whose scales are quantized: bytes."""
     state = {
         "quant_type": "nf4",
         "blocksize": BLOCK,
@@ -187,9 +185,16 @@ def nf4_weight(name: str, shape: tuple[int, ...]) -> Iterator[Entry]:
         "shape": shape,
         "nested_blocksize": NESTED,
         "nested_dtype": "float32",
-        "nested_offset": STD,
+        "nested_offset": offset,
     }
-    text = np.frombuffer(json.dumps(state).encode(), np.uint8)
+    return np.frombuffer(json.dumps(state).encode(), np.uint8)
+
+
+def nf4_weight(name: str, shape: tuple[int, ...]) -> Iterator[Entry]:
+    """Yield a weight of bitsandbytes in nf4 with quantized scales."""
+    count = math.prod(shape)
+    blocks = -(-count // BLOCK)
+    text = nf4_state(shape, STD)
     outer = -(-blocks // NESTED)
     codes, scales = (np.linspace(-1, 1, n, dtype=np.float32) for n in (16, 256))
     yield Entry(name, "U8", (count // 2, 1), noise, 1)
